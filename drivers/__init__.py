@@ -1,0 +1,1 @@
+"""Bytes from a pump to readings. Knows no other package of this house."""

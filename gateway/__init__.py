@@ -1,0 +1,1 @@
+"""The gateway in the home: compose, judge, remember."""

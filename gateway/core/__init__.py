@@ -1,0 +1,1 @@
+"""Is delivery as prescribed? Pure: no clock, no file, no thread."""
