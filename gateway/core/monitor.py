@@ -1,0 +1,1 @@
+"""The heart: one pump, one prescription, one reading after another."""
