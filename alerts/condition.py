@@ -1,8 +1,8 @@
 """What can be wrong: kinds, verdicts, and what the core says of each.
 
-A *condition* is present, absent or unknown. An *alert* has a life (alerts/lifecycle.py). A *message* is one
-telling of it (alerts/wire.py). Not knowing is never good news: an unknown condition neither raises an alert nor
-resolves one.
+A *condition* is present, absent or unknown. An *alert* has a life (alerts/lifecycle.py). A *message* is
+one telling of it (alerts/wire.py). Not knowing is never good news: an unknown condition neither raises an
+alert nor resolves one.
 """
 
 from __future__ import annotations
@@ -111,9 +111,10 @@ class Kind(StrEnum):
 class Finding(Struct, frozen=True, kw_only=True):
     """What is now held of one condition of one pump. Said when it changes, not each time it is looked at.
 
-    ``at_ms`` is when it became so, on the monitor's own continuous time (gateway/core/timeline.py): for a rule
-    that waits, the moment at which the time was up. ``at_utc_ms`` is the same on the wall clock, for people.
-    A kind that is a *moment* (alerts/catalogue.py) is only ever PRESENT.
+    ``at_ms`` is when it became so, on the monitor's own continuous time (gateway/core/timeline.py): for a
+    rule that waits, the moment at which the time was up. ``at_utc_ms`` is the same on the wall clock, for
+    people. A kind that is a *moment* (alerts/catalogue.py) is only ever PRESENT; ABSENT retracts one that is
+    still held back (the occurrence goes on).
     """
 
     kind: Kind
