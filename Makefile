@@ -1,0 +1,45 @@
+# What a newcomer and a build machine need. `make` alone says what there is.
+# Needs git, make, python3 (3.11 to 3.13) and python3-venv; brings everything else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
+	@echo "make test    all tests, with their set-up"
+	@echo "make check   style and types"
+	@echo "make bench   the alert path, compared with the bare parts it is made of"
+	@echo "make clean   removes what these have made here"
+
+demo: .venv/installed-demo
+	@exec $(BIN)/dripwatch demo
+
+test: .venv/installed-dev
+	@.ci/install-for-tests
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	@.ci/install-for-tests
+	$(BIN)/python -m benchmarks.alert_path
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .hypothesis
+
+# The builder is installed first, so that its version too is the one of constraints.txt.
+.venv/installed-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Dripwatch needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another or is missing. Name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(PIP_INSTALL) setuptools
+	$(PIP_INSTALL) --no-build-isolation --use-pep517 --editable '.[$*]'
+	@touch $@
