@@ -1,0 +1,299 @@
+"""One cause makes one alert. Each story is a timetable: what is found, and what people are told."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerts.catalogue import row
+from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
+from alerts.inhibition import (
+    HOLDS_BACK,
+    TAKES_THE_PLACE_OF,
+    Inhibition,
+    InhibitionState,
+    Phase,
+    Transition,
+)
+
+UTC_MS = 1_700_000_000_000
+VERDICT = {"+": Verdict.PRESENT, "-": Verdict.ABSENT, "?": Verdict.UNKNOWN}
+
+
+def finding(text: str, at_s: float) -> Finding:
+    """``+`` present, ``-`` absent, ``?`` unknown; then the kind, ``:code``, and ``!priority``."""
+    word, _, priority = text[1:].partition("!")
+    kind, _, code = word.partition(":")
+    return Finding(
+        kind=Kind(kind),
+        code=code or None,
+        verdict=VERDICT[text[0]],
+        at_ms=round(at_s * 1000),
+        at_utc_ms=UTC_MS + round(at_s * 1000),
+        priority=Priority(priority) if priority else None,
+        message=f"found at {at_s:g} s",
+    )
+
+
+def told(transitions: list[Transition]) -> str:
+    return " ".join(
+        f"{transition.phase}:{transition.finding.kind}"
+        + (f":{transition.finding.code}" if transition.finding.code else "")
+        for transition in transitions
+    )
+
+
+def tell(timetable: str, urgency: Urgency = Urgency.TIMED) -> list[str]:
+    """Each line is an instant in seconds and what is found then; the answer is what was told, a line each."""
+    inhibition = Inhibition(urgency)
+    return [
+        told(inhibition.apply([finding(word, at_s) for word in words.split()]))
+        for at_s, words in enumerate(timetable.strip().splitlines())
+    ]
+
+
+STORIES = {
+    "a cause holds back its effect, which starts when the cause ends and it is still there": (
+        "+wrong_rate      -> start:wrong_rate",
+        "+under_infusion  ->",
+        "-wrong_rate      -> end:wrong_rate start:under_infusion",
+        "-under_infusion  -> end:under_infusion",
+    ),
+    "an effect that has gone meanwhile is never told": (
+        "+wrong_rate      -> start:wrong_rate",
+        "+under_infusion  ->",
+        "-under_infusion  ->",
+        "-wrong_rate      -> end:wrong_rate",
+    ),
+    "an effect and its cause that end together leave nothing behind": (
+        "+wrong_rate                  -> start:wrong_rate",
+        "+under_infusion              ->",
+        "-wrong_rate -under_infusion  -> end:wrong_rate",
+    ),
+    "found at one instant, the cause is nearer than its effect": (
+        "+under_infusion +wrong_rate -> start:wrong_rate",
+        "-wrong_rate                 -> end:wrong_rate start:under_infusion",
+    ),
+    "an effect that is open already stays open and is not repeated": (
+        "+under_infusion -> start:under_infusion",
+        "+no_delivery    -> start:no_delivery",
+        "-no_delivery    -> end:no_delivery",
+        "-under_infusion -> end:under_infusion",
+    ),
+    "an effect that is no longer known to be there does not start when its cause ends": (
+        "+no_delivery    -> start:no_delivery",
+        "+under_infusion ->",
+        "?under_infusion ->",
+        "-no_delivery    -> end:no_delivery",
+        "+under_infusion -> start:under_infusion",
+    ),
+    "unknown neither starts nor ends anything, and a cause that is unknown still holds back": (
+        "+occlusion:occlusion_downstream -> start:occlusion:occlusion_downstream",
+        "?occlusion:occlusion_downstream ->",
+        "+under_infusion                 ->",
+        "?under_infusion                 ->",
+        "-occlusion:occlusion_downstream -> end:occlusion:occlusion_downstream",
+    ),
+    "an occlusion takes the place of its suspicion, whose end comes first": (
+        "+occlusion_suspected            -> start:occlusion_suspected",
+        "+occlusion:occlusion_downstream -> end:occlusion_suspected start:occlusion:occlusion_downstream",
+        "-occlusion_suspected            ->",
+        "-occlusion:occlusion_downstream -> end:occlusion:occlusion_downstream",
+    ),
+    "a suspicion that outlasts the pump's occlusion is told again": (
+        "+occlusion_suspected            -> start:occlusion_suspected",
+        "+occlusion:occlusion_downstream -> end:occlusion_suspected start:occlusion:occlusion_downstream",
+        "-occlusion:occlusion_downstream -> end:occlusion:occlusion_downstream start:occlusion_suspected",
+    ),
+    "a dose missed takes the place of a dose not started": (
+        "+not_started -> start:not_started",
+        "+dose_missed -> end:not_started start:dose_missed end:dose_missed",
+    ),
+    "two codes of one kind are two conditions, and the effect waits for both": (
+        "+pump_alarm:door_open   -> start:pump_alarm:door_open",
+        "+pump_alarm:air_in_line -> start:pump_alarm:air_in_line",
+        "+paused_too_long        ->",
+        "-pump_alarm:door_open   -> end:pump_alarm:door_open",
+        "-pump_alarm:air_in_line -> end:pump_alarm:air_in_line start:paused_too_long",
+    ),
+    "a moment held back is told when its cause ends": (
+        "+bag_empty:empty -> start:bag_empty:empty",
+        "+stopped_early!medium ->",
+        "?stopped_early   ->",
+        "-bag_empty:empty -> end:bag_empty:empty start:stopped_early end:stopped_early",
+    ),
+    "a moment held back and then retracted, because the occurrence goes on, is never told": (
+        "+bag_empty:empty -> start:bag_empty:empty",
+        "+stopped_early   ->",
+        "-stopped_early   ->",
+        "-bag_empty:empty -> end:bag_empty:empty",
+    ),
+    "hard limits and boluses are held back by nothing": (
+        "+wrong_rate!high +occlusion:x!high +free_flow +pump_alarm:malfunction!high +bag_empty:empty!high"
+        " -> start:wrong_rate start:occlusion:x start:free_flow start:pump_alarm:malfunction"
+        " start:bag_empty:empty",
+        "+limit_exceeded       -> start:limit_exceeded",
+        "+bolus_in_lockout     -> start:bolus_in_lockout end:bolus_in_lockout",
+        "+bolus_limit_exceeded -> start:bolus_limit_exceeded end:bolus_limit_exceeded",
+        "+bolus_not_ordered    -> start:bolus_not_ordered end:bolus_not_ordered",
+    ),
+    "what merely happened only starts": (
+        "+dose_started -> start:dose_started",
+        "+dose_started -> start:dose_started",
+    ),
+    "the same again is not repeated, a higher priority is worse, a lower one is nothing": (
+        "+wrong_rate!medium -> start:wrong_rate",
+        "+wrong_rate!medium ->",
+        "+wrong_rate!high   -> worse:wrong_rate",
+        "+wrong_rate!medium ->",
+        "-wrong_rate        -> end:wrong_rate",
+    ),
+    "an effect that grows worse than its cause comes out from behind it": (
+        "+pump_alarm:low_battery!low -> start:pump_alarm:low_battery",
+        "+paused_too_long!low        ->",
+        "+paused_too_long!medium     -> start:paused_too_long",
+    ),
+}
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES.keys())
+def test_story(story: tuple[str, ...]):
+    found, expected = zip(*(line.split("->") for line in story), strict=True)
+    assert tell("\n".join(found)) == [line.strip() for line in expected]
+
+
+@pytest.mark.parametrize("urgency", list(Urgency))
+@pytest.mark.parametrize("cause", list(HOLDS_BACK))
+def test_a_cause_never_hides_a_kind_of_higher_priority(cause: Kind, urgency: Urgency):
+    for effect in HOLDS_BACK[cause]:
+        inhibition = Inhibition(urgency)
+        inhibition.apply([finding(f"+{cause}", 0)])
+        seen = {t.finding.kind for t in inhibition.apply([finding(f"+{effect}", 1)])}
+        hidden = effect not in seen
+        assert hidden == (row(effect).priority(urgency).rank <= row(cause).priority(urgency).rank)
+
+
+def test_an_effect_starts_late_but_says_since_when_it_holds():
+    inhibition = Inhibition(Urgency.TIMED)
+    inhibition.apply([finding("+no_delivery", 0)])
+    inhibition.apply([finding("+under_infusion", 60)])
+    start = inhibition.apply([finding("-no_delivery", 90)])[-1]
+    assert (start.phase, start.finding.kind) == (Phase.START, Kind.UNDER_INFUSION)
+    assert (start.finding.at_ms, start.finding.since_utc_ms) == (90_000, UTC_MS + 60_000)
+    assert start.finding.message == "found at 60 s"
+
+
+def test_the_end_of_a_suspicion_says_why_and_since_when():
+    inhibition = Inhibition(Urgency.TIMED)
+    inhibition.apply([finding("+occlusion_suspected", 10)])
+    end = inhibition.apply([finding("+occlusion:occlusion_downstream", 30)])[0]
+    assert end.finding.verdict is Verdict.ABSENT
+    assert (end.finding.at_ms, end.finding.since_utc_ms) == (30_000, UTC_MS + 10_000)
+    assert "occlusion" in end.finding.message
+
+
+class TestNoData:
+    def test_is_never_of_lower_priority_than_the_highest_open(self):
+        inhibition = Inhibition(Urgency.ROUTINE)
+        inhibition.apply([finding("+free_flow", 0)])
+        (start,) = inhibition.apply([finding("+no_data", 10)])
+        assert (start.phase, start.priority) == (Phase.START, Priority.HIGH)
+
+    def test_looks_at_what_is_found_at_the_same_instant(self):
+        transitions = Inhibition(Urgency.ROUTINE).apply([finding("+no_data", 5), finding("+free_flow", 5)])
+        assert [(t.phase, t.finding.kind, t.priority) for t in transitions] == [
+            (Phase.START, Kind.FREE_FLOW, Priority.HIGH),
+            (Phase.START, Kind.NO_DATA, Priority.HIGH),
+        ]
+
+    def test_rises_with_what_opens_meanwhile(self):
+        inhibition = Inhibition(Urgency.ROUTINE)
+        inhibition.apply([finding("+no_data", 0)])
+        transitions = inhibition.apply([finding("+pump_alarm:malfunction", 10)])
+        assert [(t.phase, t.finding.kind, t.priority) for t in transitions] == [
+            (Phase.START, Kind.PUMP_ALARM, Priority.MEDIUM),
+            (Phase.WORSE, Kind.NO_DATA, Priority.MEDIUM),
+        ]
+
+    def test_hides_none_that_is_open(self):
+        inhibition = Inhibition(Urgency.TIMED)
+        inhibition.apply([finding("+under_infusion", 0)])
+        inhibition.apply([finding("+no_data", 10), finding("?under_infusion", 10)])
+        assert {known.kind for known in inhibition.state.open} == {Kind.UNDER_INFUSION, Kind.NO_DATA}
+
+
+def test_findings_of_different_instants_in_one_answer_keep_their_order():
+    inhibition = Inhibition(Urgency.TIMED)
+    transitions = inhibition.apply(
+        [
+            finding("+under_infusion", 1),
+            finding("+wrong_rate", 2),
+            finding("-under_infusion", 3),
+            finding("+under_infusion", 4),
+        ]
+    )
+    assert told(transitions) == "start:under_infusion start:wrong_rate end:under_infusion"
+
+
+def test_what_comes_and_goes_within_one_instant_has_gone():
+    inhibition = Inhibition(Urgency.TIMED)
+    transitions = inhibition.apply([finding("+paused_too_long", 1), finding("-paused_too_long", 1)])
+    assert told(transitions) == "start:paused_too_long end:paused_too_long"
+    assert inhibition.state == InhibitionState()
+
+
+KINDS = sorted(
+    {*HOLDS_BACK, *(effect for effects in HOLDS_BACK.values() for effect in effects)}
+    | {*TAKES_THE_PLACE_OF, *TAKES_THE_PLACE_OF.values(), Kind.NO_DATA, Kind.LIMIT_EXCEEDED}
+)
+WORDS = st.builds(
+    lambda verdict, kind, priority: f"{verdict}{kind}{priority}",
+    st.sampled_from("+-?"),
+    st.sampled_from(KINDS),
+    st.sampled_from(["", "", "!high", "!medium", "!low"]),
+)
+HISTORIES = st.lists(st.lists(WORDS, min_size=1, max_size=3), max_size=12)
+URGENCIES = st.sampled_from(list(Urgency))
+
+
+@given(history=HISTORIES, urgency=URGENCIES)
+def test_whatever_is_found_starts_and_ends_alternate_and_nothing_present_is_lost(
+    history: list[list[str]], urgency: Urgency
+):
+    inhibition = Inhibition(urgency)
+    open_now: dict[Kind, Priority] = {}
+    verdicts: dict[Kind, Verdict] = {}
+    for at_s, words in enumerate(history):
+        found = [finding(word, at_s) for word in words]
+        for transition in inhibition.apply(found):
+            kind = transition.finding.kind
+            match transition.phase:
+                case Phase.START:
+                    assert kind not in open_now
+                    open_now[kind] = transition.priority
+                case Phase.WORSE:
+                    assert transition.priority.rank > open_now[kind].rank
+                    open_now[kind] = transition.priority
+                case Phase.END:
+                    del open_now[kind]
+        verdicts |= {one.kind: one.verdict for one in found}
+        for kind, verdict in verdicts.items():
+            if row(kind).moment:
+                continue
+            if verdict is Verdict.ABSENT:
+                assert kind not in open_now
+            if verdict is Verdict.PRESENT and kind not in open_now:
+                taken = any(TAKES_THE_PLACE_OF.get(other) is kind for other in verdicts)
+                assert taken or any(kind in HOLDS_BACK.get(cause, ()) for cause in open_now)
+        if Kind.NO_DATA in open_now:
+            assert all(open_now[Kind.NO_DATA].rank >= priority.rank for priority in open_now.values())
+
+
+@given(history=HISTORIES, urgency=URGENCIES)
+def test_a_restart_between_any_two_instants_changes_nothing(history: list[list[str]], urgency: Urgency):
+    unbroken, restarted = Inhibition(urgency), Inhibition(urgency)
+    for at_s, words in enumerate(history):
+        found = [finding(word, at_s) for word in words]
+        kept = msgspec.json.encode(restarted.state)
+        restarted = Inhibition(urgency, msgspec.json.decode(kept, type=InhibitionState))
+        assert restarted.apply(found) == unbroken.apply(found)
