@@ -1,10 +1,10 @@
-"""When doses are due and how much should be in: the prescription page, sections 1 and 1.1, as arithmetic.
+"""When doses are due and how much should be in (prescription page, sections 1 and 1.1), as arithmetic.
 
 Everything here is a pure function of a ``Prescription``. A look-up costs the same years after the start as on
 the first day: no list of due times is ever built.
 
-Two clocks occur and must not be mixed. *Due times* are wall time (``utc_ms``). Within an occurrence the phases
-run on *tau*, the milliseconds for which the pump has delivered (section 1.1, rule 1).
+Two clocks occur and must not be mixed. *Due times* are wall time (``utc_ms``). Within an occurrence the
+phases run on *tau*, the milliseconds for which the pump has delivered (section 1.1, rule 1).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ MS_PER_HOUR = 3_600_000
 MS_PER_DAY = 24 * MS_PER_HOUR
 MS_PER_WEEK = 7 * MS_PER_DAY
 
+# more than a week of the densest possible times of day (order.py: at most 96 on each of 7 days)
+_ONE_CYCLE = 7 * 96 + 2
 _EPOCH = datetime(1970, 1, 1)
 _CALENDAR_END_UTC_MS = 253_370_764_800_000  # the year 9999: later than that no clock can say
 _MONDAY_LOCAL_MS = 4 * MS_PER_DAY  # 1970-01-05 was a Monday
@@ -58,8 +60,8 @@ class Course:
     def gap_ms(self, number: int) -> int | None:
         """Milliseconds between the end of an occurrence, given in time, and the next due time.
 
-        0 where they follow without a gap; then the next is due when this one ends (section 1, ``start_window``).
-        ``None`` if no other one follows.
+        0 where they follow without a gap; then the next is due when this one ends (section 1,
+        ``start_window``). ``None`` if no other one follows.
         """
         due = self.due_utc_ms(number)
         following = self.due_utc_ms(number + 1)
@@ -68,7 +70,7 @@ class Course:
         return max(0, following - due - self.length_ms)
 
     def expected_ml(self, tau_ms: float) -> float:
-        """Volume in mL that the phases give in ``[0, tau_ms)``; 0 before the start, all of it after the end."""
+        """Volume in mL that the phases give in ``[0, tau_ms)``; 0 before it, all after the end."""
         if tau_ms <= 0:
             return 0.0
         if tau_ms >= self.length_ms:
@@ -89,15 +91,15 @@ class Course:
     def rates_between(self, from_tau_ms: float, to_tau_ms: float) -> tuple[tuple[float, float], ...]:
         """The prescribed rates in a closed interval: ``(low, high)`` in mL/h of each phase that it touches.
 
-        At a step both neighbours are touched, so that either is right (``wrong_rate``, section 3). On a ramp it
-        is the part of the ramp within the interval. What lies outside the occurrence is left out: empty if all
-        of it does.
+        At a step both neighbours are touched, so that either is right (``wrong_rate``, section 3). On a
+        ramp it is the part of the ramp within the interval. What lies outside the occurrence is left out:
+        empty if all of it does.
         """
         low_ms = max(0.0, from_tau_ms)
         high_ms = min(float(self.length_ms), to_tau_ms)
         if low_ms > high_ms:
             return ()
-        # touched are also the phase that ends where the interval begins, and the one that begins where it ends
+        # the phase that ends where the interval begins is touched too, and the one that begins where it ends
         first = max(0, bisect_left(self._starts_ms, low_ms) - 1)
         last = min(len(self._phases), bisect_right(self._starts_ms, high_ms)) - 1
         rates: list[tuple[float, float]] = []
@@ -168,11 +170,11 @@ class DueTimes:
         number = max(0, self._slot_at_or_before(utc_ms) - self._first_slot + 1)
         return min(number, self._times) if self._times else number
 
-    def shortest_distance_ms(self, slots: int) -> int | None:
-        """The least nominal distance between neighbours among the first ``slots`` due times; ``None`` if only one."""
-        count = min(self._times, slots) if self._times else slots
+    def nominal_distances_ms(self) -> tuple[int, ...]:
+        """The distances between neighbours as they were meant, each that occurs at least once."""
+        count = min(self._times or _ONE_CYCLE, _ONE_CYCLE)
         nominal = [self.nominal_ms(self._first_slot + index) for index in range(count)]
-        return min((later - earlier for earlier, later in pairwise(nominal)), default=None)
+        return tuple(later - earlier for earlier, later in pairwise(nominal))
 
     def _slot_at_or_before(self, utc_ms: int) -> int:
         utc_ms = min(max(utc_ms, 0), _CALENDAR_END_UTC_MS)
@@ -265,6 +267,23 @@ def due_times(schedule: Schedule) -> DueTimes | None:
     if schedule.zone is not None:
         return _ByLocalInterval(schedule, every_ms, schedule.zone)
     return _ByElapsedTime(schedule, every_ms)
+
+
+def shortest_distance_ms(schedule: Schedule) -> int | None:
+    """The least time between two due times as it was meant; ``None`` if there are no two."""
+    due = due_times(schedule)
+    return min(due.nominal_distances_ms(), default=None) if due is not None else None
+
+
+def shortest_gap_ms(schedule: Schedule) -> int | None:
+    """The least time between the end of an occurrence and the next due time.
+
+    ``None`` where there is no gap: a single occurrence, no due times, or doses that follow one another.
+    """
+    due = due_times(schedule)
+    length_ms = sum(phase.duration_ms for phase in schedule.phases)
+    distances_ms = due.nominal_distances_ms() if due is not None else ()
+    return min((distance - length_ms for distance in distances_ms if distance > length_ms), default=None)
 
 
 def local_from_utc_ms(utc_ms: int, zone: ZoneInfo) -> int:
