@@ -1,9 +1,9 @@
 """The contract of a driver, with its prohibitions.
 
 A family is one serial protocol. A session is one dialogue with the pumps on one port. A session owns no port,
-no thread and no clock: it is handed bytes and the time, and hands back facts and the bytes to send. It may send
-nothing but the queries, and the frames that the protocol needs to keep the line open, that its family lists in
-``may_send``; ``tests/drivers`` proves that for any input.
+no thread and no clock: it is handed bytes and the time, and hands back facts and the bytes to send. It may
+send nothing but the queries, and the frames that the protocol needs to keep the line open, that its family
+lists in ``may_send``; ``tests/drivers`` proves that for any input.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ class Session(Protocol):
         """The port has (again) been opened: forget every half-heard word and ask who is there."""
 
     def receive(self, data: bytes, now_ms: int) -> Sequence[Fact]:
-        """Take bytes that have just arrived; return what they say. Never raises, whatever the bytes."""
+        """Take bytes that have just arrived; return what they say. Never raises, whatever the bytes.
+
+        To be called with ``b""`` when ``next_due_ms`` has come and nothing arrived: that an answer did not
+        come can be a fact too.
+        """
 
     def due(self, now_ms: int) -> bytes:
         """Bytes to send now; ``b""`` if there is nothing to ask. Asking twice at one time asks once."""

@@ -1,0 +1,123 @@
+"""A byte buffer with a limit, and the ways in which the protocols of this house cut a stream.
+
+A stream is cut, never filtered: joined together, the cuts and what is still buffered are the bytes that
+arrived, in their order. So no byte can be lost without being counted, and the tests hold this as a law. How
+the bytes were divided on arrival makes no difference to the cuts.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class CutKind(StrEnum):
+    """What a piece of the stream is, as far as its marks tell."""
+
+    FRAME = "frame"
+    """From start mark to end mark; what is in it is for the codec to judge."""
+    FILLER = "filler"
+    """Bytes that may stand between two frames and mean nothing."""
+    BROKEN = "broken"
+    """Bytes that can belong to no frame."""
+
+
+class Cut(Struct, frozen=True, kw_only=True):
+    """A piece of the stream; ``why`` says of a broken piece what is wrong with it."""
+
+    kind: CutKind
+    data: bytes
+    why: str = ""
+
+
+class Stream(ABC):
+    """Bytes that have arrived, and are cut off at the front as soon as it is clear what they are."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._buffer = bytearray()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that have arrived and are in no cut yet; always fewer than the limit."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[Cut]:
+        """Take bytes that have arrived; return what can now be cut off."""
+        self._buffer += data
+        cuts = []
+        while (cut := self._next()) is not None:
+            cuts.append(cut)
+        return cuts
+
+    def flush(self) -> list[Cut]:
+        """Give up what is buffered: nothing more is expected to follow it."""
+        return [self._not_a_frame(len(self._buffer), "it was never finished")] if self._buffer else []
+
+    @abstractmethod
+    def _next(self) -> Cut | None:
+        """Cut off the next piece, or ``None`` if more bytes are needed to know it."""
+
+    def _not_a_frame(self, byte_count: int, why: str) -> Cut:
+        return Cut(kind=CutKind.BROKEN, data=self._take(byte_count), why=why)
+
+    def _too_long(self) -> Cut | None:
+        if len(self._buffer) < self._limit_bytes:
+            return None
+        return self._not_a_frame(self._limit_bytes, f"no end within {self._limit_bytes} bytes")
+
+    def _take(self, byte_count: int) -> bytes:
+        data = bytes(self._buffer[:byte_count])
+        del self._buffer[:byte_count]
+        return data
+
+
+class MarkedStream(Stream):
+    """Frames between a start byte and an end byte; a start or an abort within a frame makes what was before
+    void.
+
+    ``filler`` are bytes that may stand between two frames. A frame that would be longer than ``limit_bytes``,
+    or as many bytes without any start, are given up as broken.
+    """
+
+    def __init__(self, *, start: bytes, end: bytes, abort: bytes, filler: bytes, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self._start = start
+        self._end = end
+        self._filler = filler
+        self._mark_inside = re.compile(b"[" + re.escape(start + end + abort) + b"]")
+
+    def _next(self) -> Cut | None:
+        if not self._buffer.startswith(self._start):
+            start_at = self._buffer.find(self._start, 0, self._limit_bytes)
+            if start_at < 0:
+                return self._too_long()
+            return self._not_a_frame(start_at, "no frame begins there")
+        mark = self._mark_inside.search(self._buffer, 1, self._limit_bytes)
+        if mark is None:
+            return self._too_long()
+        if mark[0] == self._end:
+            return Cut(kind=CutKind.FRAME, data=self._take(mark.end()))
+        if mark[0] == self._start:
+            return self._not_a_frame(mark.start(), "another frame began before its end")
+        return self._not_a_frame(mark.end(), "the sender broke it off")
+
+    def _not_a_frame(self, byte_count: int, why: str) -> Cut:
+        cut = super()._not_a_frame(byte_count, why)
+        return cut if cut.data.strip(self._filler) else Cut(kind=CutKind.FILLER, data=cut.data)
+
+
+class LineStream(Stream):
+    """Lines, each ended by a line feed. A line longer than ``limit_bytes`` is given up as broken."""
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+
+    def _next(self) -> Cut | None:
+        end_at = self._buffer.find(b"\n", 0, self._limit_bytes)
+        if end_at < 0:
+            return self._too_long()
+        return Cut(kind=CutKind.FRAME, data=self._take(end_at + 1))
