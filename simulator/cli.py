@@ -1,0 +1,193 @@
+"""``python -m simulator``: a simulated pump at a port, and what there is to know about its scenarios."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+from msgspec import structs
+
+from simulator.clock import ScenarioClock, utc_now_text
+from simulator.device import Device
+from simulator.faults import FAULT_KINDS
+from simulator.scenario import Scenario, load_scenario, prescription_starting, scenario_names
+from simulator.serialport import Port, PortFault, PseudoTerminal, RealPort, Simulation, TcpPort, say
+from simulator.tables import BadFile, Problem, duration_ms
+from simulator.wire.families import WIRES
+
+BAUD = 38_400
+EPILOG = """\
+The first line on standard output is JSON with the port, when it is ready; after it comes a line for each
+mishap of the scenario as it begins. Standard input takes a line a time, each answered with a line of JSON:
+  fault KIND [STRENGTH]    a mishap, from now on (see: python -m simulator faults)
+  clear                    the end of all that is wrong now
+  truth                    what was really delivered
+  set rate_ml_h NUMBER     somebody sets the pump to another rate
+  press demand             the patient asks for a bolus
+  quit
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status: 0; 1 where something is not valid or cannot be had; 2 for a bad command line."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.act(parsed))
+    except BadFile as error:
+        for problem in error.problems:
+            print(f"simulator: {problem.key}: {problem.message}", file=sys.stderr)  # noqa: T201
+    except PortFault as error:
+        print(f"simulator: {error}", file=sys.stderr)  # noqa: T201
+    except BrokenPipeError:
+        # Whoever started us has gone; nothing may be written to it at interpreter exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="simulator", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for family in WIRES:
+        _add_family(commands, family)
+    listing = commands.add_parser(
+        "scenarios", help="list the scenarios, or print the prescription that goes with one"
+    )
+    listing.add_argument("name", nargs="?", metavar="NAME", help="a scenario's name, or a file")
+    listing.add_argument(
+        "--prescription", action="store_true", help="print NAME's prescription, its start set to now"
+    )
+    listing.set_defaults(act=_list_scenarios)
+    faults = commands.add_parser(
+        "faults", help="list the mishaps that a scenario or a person can bring about"
+    )
+    faults.set_defaults(act=_list_faults)
+    checking = commands.add_parser("check", help="say whether a scenario file is valid, as one line of JSON")
+    checking.add_argument("file", metavar="FILE")
+    checking.set_defaults(act=_check)
+    return parser
+
+
+def _add_family(commands: argparse._SubParsersAction[argparse.ArgumentParser], family: str) -> None:
+    command = commands.add_parser(
+        family,
+        help=f"a simulated pump that speaks {family}",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--scenario", default="steady", metavar="NAME|FILE", help="what happens to it (default: %(default)s)"
+    )
+    place = command.add_mutually_exclusive_group(required=True)
+    place.add_argument("--link", type=Path, help="a symbolic link to make to a pseudo-terminal")
+    place.add_argument(
+        "--tcp", type=_host_and_port, metavar="HOST:PORT", help="listen there; port 0: a free one"
+    )
+    place.add_argument("--port", metavar="DEVICE", help="a serial port of this machine, at 38400 baud")
+    command.add_argument("--seed", type=int, help="other random errors than the scenario's own")
+    command.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        help="so many times as fast as time; only for clients without a clock of their own",
+    )
+    command.add_argument("--duration", type=_duration, metavar="D", help='end after this, for example "90s"')
+    command.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="write a JSON line for each reply: time, request, reply, truth",
+    )
+    command.set_defaults(act=_simulate, family=family)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in 127.0.0.1:4001")
+    return host, int(port)
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0.001 <= speed <= 10_000:
+        raise argparse.ArgumentTypeError(f"must be a number from 0.001 to 10000, not {text!r}")
+    return speed
+
+
+def _duration(text: str) -> int:
+    try:
+        return duration_ms(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _simulate(parsed: argparse.Namespace) -> int:
+    scenario: Scenario = load_scenario(parsed.scenario)
+    if parsed.seed is not None:
+        scenario = structs.replace(scenario, seed=parsed.seed)
+    device = Device(parsed.family, scenario)
+    with ExitStack() as stack:
+        try:
+            log = stack.enter_context(parsed.log.open("w", encoding="utf-8")) if parsed.log else None
+        except OSError as error:
+            raise PortFault(f"the log {parsed.log} cannot be written: {error.strerror}") from error
+        port = _open_port(parsed)
+        stack.callback(port.unplug)
+        say(
+            {
+                "port": port.name,
+                "link": str(parsed.link) if parsed.link else None,
+                "family": parsed.family,
+                "scenario": scenario.name,
+                "seed": scenario.seed,
+                "counter_follows": scenario.counter_follows,
+            }
+        )
+        Simulation(device, port, ScenarioClock(parsed.speed), log=log, duration_ms=parsed.duration).run()
+    return 0
+
+
+def _open_port(parsed: argparse.Namespace) -> Port:
+    if parsed.link:
+        return PseudoTerminal(parsed.link)
+    if parsed.tcp:
+        return TcpPort(*parsed.tcp)
+    return RealPort(parsed.port, BAUD)
+
+
+def _list_scenarios(parsed: argparse.Namespace) -> int:
+    if parsed.name is None:
+        for name in scenario_names():
+            print(f"{name:16} {load_scenario(name).title}")  # noqa: T201
+        return 0
+    scenario = load_scenario(parsed.name)
+    if parsed.prescription:
+        print(prescription_starting(scenario.prescription_text, utc_now_text()), end="")  # noqa: T201
+    else:
+        say({"name": scenario.name, "title": scenario.title, "expect": scenario.expect})
+    return 0
+
+
+def _list_faults(_parsed: argparse.Namespace) -> int:
+    for row in FAULT_KINDS.values():
+        strength = f" Strength: {row.strength}, {row.default:g} if not given." if row.strength else ""
+        print(f"{row.name:21} {row.place:9} {row.meaning}.{strength}")  # noqa: T201
+    return 0
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    problems: tuple[Problem, ...] = ()
+    try:
+        load_scenario(parsed.file)
+    except BadFile as error:
+        problems = error.problems
+    say({"valid": not problems, "errors": msgspec.to_builtins(problems)})
+    return 1 if problems else 0

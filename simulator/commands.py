@@ -1,0 +1,65 @@
+"""The lines that a person or a test types at a running simulator, each answered with one object."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from simulator.device import Device
+
+HELP = (
+    "fault KIND [STRENGTH] | clear | truth | set rate_ml_h NUMBER | press demand | quit "
+    "(python -m simulator faults lists the kinds)"
+)
+RATE_MOST_ML_H = 10_000.0
+
+
+def obey(device: Device, line: str, now_ms: int) -> dict[str, Any]:
+    """Do what the line says and answer; a line that makes no sense is answered with ``error``."""
+    try:
+        return _obey(device, line.split(), now_ms)
+    except ValueError as error:
+        return {"error": str(error)}
+
+
+def _obey(device: Device, words: list[str], now_ms: int) -> dict[str, Any]:
+    pump = device.pump
+    match words:
+        case ["truth"]:
+            return {"t_s": now_ms / 1000, **msgspec.to_builtins(pump.truth_at(now_ms))}
+        case ["fault", kind]:
+            pump.befall(pump.mishaps.begin(kind, now_ms), now_ms)
+            return {"fault": kind, "t_s": now_ms / 1000, "strength": _strength_of(device, kind, now_ms)}
+        case ["fault", kind, strength]:
+            pump.befall(pump.mishaps.begin(kind, now_ms, _number(strength)), now_ms)
+            return {"fault": kind, "t_s": now_ms / 1000, "strength": _strength_of(device, kind, now_ms)}
+        case ["clear"]:
+            return {"cleared": pump.clear(now_ms), "t_s": now_ms / 1000}
+        case ["set", "rate_ml_h", rate]:
+            rate_ml_h = _number(rate)
+            if rate_ml_h > RATE_MOST_ML_H:
+                raise ValueError(f"the rate goes from 0 to {RATE_MOST_ML_H:g} mL/h, not {rate}")
+            pump.set_rate(rate_ml_h, now_ms)
+            return {"rate_ml_h": rate_ml_h, "t_s": now_ms / 1000}
+        case ["press", "demand"]:
+            return {"demand": pump.press_demand(now_ms), "t_s": now_ms / 1000}
+        case ["quit"]:
+            return {"quit": True, "t_s": now_ms / 1000}
+    raise ValueError(f"{' '.join(words)[:80]!r} makes no sense here; possible are: {HELP}")
+
+
+def _strength_of(device: Device, kind: str, now_ms: int) -> float:
+    return device.pump.mishaps.active(now_ms)[kind].strength
+
+
+def _number(text: str) -> float:
+    """A number from a line. Raises ValueError in words."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
+    if not isfinite(value) or value < 0:
+        raise ValueError(f"{text} is no number that is 0 or more")
+    return value

@@ -1,0 +1,562 @@
+"""What is really delivered, as a function of time: ``Pump.truth_at(t)``.
+
+The run is a chain of *spans*. Within a span nothing happens: the motor's rate is a straight line, the same
+faults are on. So every amount has a closed form within it, and a moment of any day is found by one search in
+the chain. The chain grows on demand, from its end, by asking "what happens next?"; what was answered once
+never changes, however often or in whatever order the truth is asked. A hand on the pump (``set_rate``,
+``press_demand``, a fault switched on) cuts the chain *now* and lets it grow anew: the past stays.
+
+From the program to the patient::
+
+    commanded_ml   what the pump was set to            rate x time while it says that it delivers
+        | the motor may stall
+    motor_ml       motor steps x nominal stroke        what a counter that follows the motor counts
+        | calibration, each stroke its own error (random walk), ripple, lost share, bag, clamp above
+    mechanism_ml   what left the mechanism             what a counter that follows the flow counts
+        | the closed line takes it up: pressure rises by rate / compliance; free flow comes past
+    patient_ml     what arrived
+
+The noise is that of the detection facts: one stroke varies by 5 %, so the volume walks with variance
+0.0025 x stroke x volume; the ripple is a sine in time (2 min), its volume error bounded by ``ripple_ml`` peak
+to peak.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from math import ceil, cos, floor, inf, pi, sin
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from simulator.faults import ALARM_FAULTS, Fault, Mishaps
+from simulator.scenario import Machine, Scenario
+from simulator.therapy import MS_PER_H, PumpSetting
+
+STROKE_DEVIATION = 0.05
+"""Standard deviation of one stroke's volume (prescription page, ``stroke_ml``)."""
+STROKE_DEVIATIONS_MOST = 4.0
+"""A stroke never lies further off than so many of them: it always moves forwards."""
+RIPPLE_MOST = 0.5
+"""Largest share of the flow that the ripple may be: delivery never runs backwards."""
+UPSTREAM_ALARM_ML = 0.2
+"""The motor turns for so much before the pump notices that nothing comes from the bag."""
+LOW_CHARGE = 0.2
+ROUNDING_ML = 1e-9
+ROUNDING_COUNTS = 1e-6
+"""Sums of binary fractions end just below a whole count; this lifts them over it."""
+LONGEST_SPAN_MS = 86_400_000
+_NEVER = 2**62
+
+Stage = Literal["waiting", "giving", "keeping_open"]
+
+
+class Truth(Struct, frozen=True, kw_only=True):
+    """How things are at one moment. Volumes since the scenario began."""
+
+    commanded_ml: float
+    """What it was set to."""
+    mechanism_ml: float
+    """What the motor did."""
+    patient_ml: float
+    """What arrived."""
+    counter_ml: float
+    """What the pump's counter says: clients are compared with this."""
+    pressure_mmhg: float
+    bag_ml: float | None
+    state: str
+    faults: tuple[str, ...]
+    rate_ml_h: float
+    """The set rate; 0 while the pump does not deliver."""
+    vtbi_ml: float
+    """What the pump still has to give, as it believes."""
+    remaining_s: int
+    """Time until that is in."""
+    alarms: tuple[str, ...]
+    battery_percent: float
+    log_entries: int
+    """How often the pump has written something into its log."""
+
+
+class _Moment(Struct, frozen=True, kw_only=True):
+    """All that a span begins with."""
+
+    at_ms: int
+    commanded_ml: float = 0.0
+    motor_ml: float = 0.0
+    turning_ms: int = 0
+    ripple_ml: float = 0.0
+    mechanism_ml: float = 0.0
+    free_ml: float = 0.0
+    patient_ml: float = 0.0
+    stored_ml: float = 0.0
+    bag_ml: float = inf
+    dry_ml: float = 0.0
+    stage: Stage = "waiting"
+    stage_since_ms: int = 0
+    occurrence: int = 0
+    position_ms: int = 0
+    given_ml: float = 0.0
+    alarm: str | None = None
+    bag_lost: bool = False
+    set_rate_ml_h: float | None = None
+    bolus_until_ms: int = 0
+    boluses: tuple[int, ...] = ()
+    log_entries: int = 0
+
+
+class _Regime(Struct, frozen=True, kw_only=True):
+    """What holds throughout a span."""
+
+    state: str
+    rate_ml_h: float
+    slope_ml_h_ms: float
+    bolus_ml_h: float
+    """The part of ``rate_ml_h`` that a bolus adds."""
+    turning: bool
+    passing: float
+    """Share of what the motor moves that leaves the mechanism."""
+    held_back: float
+    """Share of what leaves the mechanism that the line takes up."""
+    free_ml_h: float
+    ripple: float
+    dry: bool
+    alarms: tuple[str, ...]
+    faults: tuple[str, ...]
+    until_ms: int
+
+
+class _Span(Struct, frozen=True):
+    begin: _Moment
+    regime: _Regime
+
+
+class Pump:
+    """A pump that lives through a scenario. Times are ms since the scenario began, 0 or later."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._machine: Machine = scenario.machine
+        self._program = scenario.program
+        self._follows_motor = scenario.counter_follows == "motor"
+        self._mishaps: Mishaps = scenario.mishaps
+        self._strokes = _Strokes(scenario.seed, scenario.machine.setting.stroke_ml)
+        phase = random.Random(f"{scenario.seed} ripple").random()
+        self._ripple_phase_ms = phase * self._machine.ripple_period_ms
+        bag_ml = inf if self._machine.bag_ml is None else self._machine.bag_ml
+        self._spans: list[_Span] = []
+        self._begins: list[int] = []
+        self._append(_Moment(at_ms=0, bag_ml=bag_ml))
+
+    # What can be asked and done.
+
+    def truth_at(self, now_ms: int) -> Truth:
+        """How things are at ``now_ms``. Raises ValueError before the scenario's beginning."""
+        return self._truth(self._span_at(now_ms), now_ms)
+
+    @property
+    def mishaps(self) -> Mishaps:
+        """What goes wrong in this run."""
+        return self._mishaps
+
+    def befall(self, mishaps: Mishaps, now_ms: int) -> None:
+        """From now on these mishaps are the ones that happen."""
+        self._change(now_ms, lambda moment: moment, mishaps)
+
+    def clear(self, now_ms: int) -> tuple[str, ...]:
+        """End what is wrong now; an empty bag is replaced, a rate set by hand is taken back."""
+        ended = tuple(self._mishaps.active(now_ms))
+        full_ml = inf if self._machine.bag_ml is None else self._machine.bag_ml
+
+        def repaired(moment: _Moment) -> _Moment:
+            bag_ml = full_ml if moment.bag_ml <= 0 else moment.bag_ml
+            return structs.replace(moment, bag_ml=bag_ml, bag_lost=False, set_rate_ml_h=None)
+
+        self._change(now_ms, repaired, self._mishaps.clear(now_ms))
+        return ended
+
+    def set_rate(self, rate_ml_h: float, now_ms: int) -> None:
+        """Somebody sets the pump to another rate, whatever was programmed; 0 stops it."""
+        self._change(now_ms, lambda moment: structs.replace(moment, set_rate_ml_h=rate_ml_h))
+
+    def press_demand(self, now_ms: int) -> str:
+        """The patient asks for a bolus: ``given``, or why not."""
+        demand = self._program.demand
+        if demand is None:
+            return "not set up"
+        span = self._span_at(now_ms)
+        moment = self._moved_on(span, now_ms)
+        if span.regime.state not in ("running", "bolus", "kvo", "idle"):
+            return "not possible"
+        locked_ms = demand.lockout_ms + (demand.bolus_over_ms if demand.lockout_from_end else 0)
+        if now_ms < moment.bolus_until_ms or any(now_ms - begun < locked_ms for begun in moment.boluses):
+            return "denied"
+        recent = sum(now_ms - begun < demand.limit_window_ms for begun in moment.boluses)
+        if demand.limit_ml is not None and (recent + 1) * demand.bolus_ml > demand.limit_ml + 1e-9:
+            return "denied"
+        self._change(
+            now_ms,
+            lambda moment: structs.replace(
+                moment,
+                bolus_until_ms=now_ms + demand.bolus_over_ms,
+                boluses=(*moment.boluses, now_ms),
+                log_entries=moment.log_entries + 1,
+            ),
+        )
+        return "given"
+
+    # The chain of spans.
+
+    def _span_at(self, now_ms: int) -> _Span:
+        if now_ms < 0:
+            raise ValueError(f"the scenario begins at 0 ms, not {now_ms}")
+        while self._spans[-1].regime.until_ms <= now_ms:
+            last = self._spans[-1]
+            self._append(self._moved_on(last, last.regime.until_ms))
+        return self._spans[bisect_right(self._begins, now_ms) - 1]
+
+    def _append(self, moment: _Moment) -> None:
+        """Settle what happens at this moment and begin the span that follows it."""
+        settled = self._settled(moment)
+        regime = self._regime(settled)
+        if self._spans:
+            before = self._spans[-1].regime
+            news = (regime.state, regime.alarms) != (before.state, before.alarms) or (
+                regime.rate_ml_h != before.rate_ml_h and not before.slope_ml_h_ms
+            )
+            settled = structs.replace(settled, log_entries=settled.log_entries + news)
+        span = _Span(settled, regime)
+        until_ms = self._next_event_ms(span)
+        self._spans.append(_Span(settled, structs.replace(regime, until_ms=until_ms)))
+        self._begins.append(moment.at_ms)
+
+    def _change(
+        self, now_ms: int, hand: Callable[[_Moment], _Moment], mishaps: Mishaps | None = None
+    ) -> None:
+        """Cut the chain now, let a hand act on the pump, and go on from there."""
+        moment = hand(self._moved_on(self._span_at(now_ms), now_ms))
+        keep = bisect_left(self._begins, now_ms)
+        del self._spans[keep:], self._begins[keep:]
+        if self._spans:
+            last = self._spans[-1]
+            self._spans[-1] = _Span(last.begin, structs.replace(last.regime, until_ms=now_ms))
+        if mishaps is not None:
+            self._mishaps = mishaps
+        self._append(moment)
+
+    # Within a span.
+
+    def _moved_on(self, span: _Span, now_ms: int) -> _Moment:
+        """The moment ``now_ms`` of a span, in closed form."""
+        begin, regime = span.begin, span.regime
+        length_ms = now_ms - begin.at_ms
+        if length_ms == 0:
+            return begin
+        set_ml = (regime.rate_ml_h + regime.slope_ml_h_ms * length_ms / 2) * length_ms / MS_PER_H
+        bolus_ml = regime.bolus_ml_h * length_ms / MS_PER_H
+        giving = begin.stage == "giving" and regime.state in ("running", "bolus")
+        changes: dict[str, object] = {
+            "at_ms": now_ms,
+            "commanded_ml": begin.commanded_ml + set_ml,
+            "given_ml": begin.given_ml + set_ml - bolus_ml if giving else begin.given_ml,
+            "position_ms": begin.position_ms + length_ms if giving else begin.position_ms,
+        }
+        moved_ml = free_ml = 0.0
+        if regime.turning:
+            motor_ml = begin.motor_ml + set_ml
+            ripple_ml = begin.ripple_ml + self._ripple_ml(begin.turning_ms, length_ms, regime)
+            stroked_ml = self._strokes.volume_ml(motor_ml) - self._strokes.volume_ml(begin.motor_ml)
+            true_share = (1 + self._machine.calibration_percent / 100) * regime.passing
+            moved_ml = min((stroked_ml + ripple_ml - begin.ripple_ml) * true_share, begin.bag_ml)
+            changes |= {
+                "motor_ml": motor_ml,
+                "turning_ms": begin.turning_ms + length_ms,
+                "ripple_ml": ripple_ml,
+                "mechanism_ml": begin.mechanism_ml + moved_ml,
+                "dry_ml": begin.dry_ml + set_ml if regime.dry else 0.0,
+            }
+        if regime.free_ml_h:
+            free_ml = min(regime.free_ml_h * length_ms / MS_PER_H, begin.bag_ml - moved_ml)
+        stored_ml = moved_ml * regime.held_back
+        changes |= {
+            "free_ml": begin.free_ml + free_ml,
+            "stored_ml": begin.stored_ml + stored_ml,
+            "patient_ml": begin.patient_ml + moved_ml - stored_ml + free_ml,
+            "bag_ml": begin.bag_ml - moved_ml - free_ml,
+        }
+        return structs.replace(begin, **changes)
+
+    def _ripple_ml(self, turning_ms: int, length_ms: int, regime: _Regime) -> float:
+        """The ripple's share of the volume: the integral of rate x ripple x sine over the span so far."""
+        if not regime.ripple:
+            return 0.0
+        turn = 2 * pi / self._machine.ripple_period_ms
+        begin = turn * (self._ripple_phase_ms + turning_ms)
+        end = begin + turn * length_ms
+        end_ml_h = regime.rate_ml_h + regime.slope_ml_h_ms * length_ms
+        waves = regime.rate_ml_h * cos(begin) - end_ml_h * cos(end)
+        waves += regime.slope_ml_h_ms * (sin(end) - sin(begin)) / turn
+        return regime.ripple * waves / turn / MS_PER_H
+
+    def _truth(self, span: _Span, now_ms: int) -> Truth:
+        moment, regime, machine = self._moved_on(span, now_ms), span.regime, self._machine
+        rate_ml_h = regime.rate_ml_h + regime.slope_ml_h_ms * (now_ms - span.begin.at_ms)
+        to_come = moment.stage == "giving" or self._program.due_ms(moment.occurrence) is not None
+        left_ml = max(0.0, self._program.vtbi_ml - moment.given_ml) if to_come else 0.0
+        left_ms = (self._program.length_ms - moment.position_ms) if to_come else 0
+        if rate_ml_h > 0 and moment.stage == "giving":
+            left_ms = round(left_ml / rate_ml_h * MS_PER_H)
+        counted_ml = moment.motor_ml if self._follows_motor else moment.mechanism_ml + moment.free_ml
+        return Truth(
+            commanded_ml=moment.commanded_ml,
+            mechanism_ml=moment.mechanism_ml,
+            patient_ml=moment.patient_ml,
+            counter_ml=counter_shows(counted_ml, machine.setting),
+            pressure_mmhg=self._pressure_mmhg(moment),
+            bag_ml=None if moment.bag_ml == inf else moment.bag_ml,
+            state=regime.state,
+            faults=regime.faults,
+            rate_ml_h=rate_ml_h,
+            vtbi_ml=left_ml,
+            remaining_s=max(0, left_ms) // 1000,
+            alarms=regime.alarms,
+            battery_percent=100 * self._charge(self._mishaps.active(now_ms), now_ms),
+            log_entries=moment.log_entries,
+        )
+
+    def _pressure_mmhg(self, moment: _Moment) -> float:
+        return self._machine.resting_mmhg + moment.stored_ml / self._machine.compliance_ml_mmhg
+
+    def _charge(self, faults: dict[str, Fault], now_ms: int) -> float:
+        fault = faults.get("battery")
+        if fault is None:
+            return 1.0
+        return max(0.0, fault.strength - (now_ms - fault.at_ms) / self._machine.battery_life_ms)
+
+    # What happens at a moment, and when something happens next.
+
+    def _settled(self, moment: _Moment) -> _Moment:
+        """The moment after all that happens at once has happened: the line opens, alarms, doses begin."""
+        faults = self._mishaps.active(moment.at_ms)
+        if moment.stored_ml and "occlusion_downstream" not in faults:
+            moment = structs.replace(moment, patient_ml=moment.patient_ml + moment.stored_ml, stored_ml=0.0)
+        if "bag_empty" in faults and not moment.bag_lost:
+            moment = structs.replace(moment, bag_ml=0.0, bag_lost=True)
+        elif "bag_empty" not in faults and moment.bag_lost:
+            full_ml = inf if self._machine.bag_ml is None else self._machine.bag_ml
+            moment = structs.replace(moment, bag_ml=full_ml, bag_lost=False)
+        moment = structs.replace(moment, alarm=self._alarm(moment, faults))
+        while (later := self._next_stage(moment, faults)) is not moment:
+            moment = later
+        return moment
+
+    def _alarm(self, moment: _Moment, faults: dict[str, Fault]) -> str | None:
+        """The alarm that stops the pump. It stays until its cause is gone; then somebody starts it again."""
+        for kind in ALARM_FAULTS:
+            if kind in faults:
+                return kind
+        if self._charge(faults, moment.at_ms) <= 0:
+            return "battery_empty"
+        if "occlusion_downstream" in faults and (
+            moment.alarm == "occlusion_downstream" or self._is_pressure_high(moment)
+        ):
+            return "occlusion_downstream"
+        if "occlusion_upstream" in faults and _is_dry(moment):
+            return "occlusion_upstream"
+        if _is_bag_empty(moment) and (moment.stage != "waiting" or moment.set_rate_ml_h):
+            return "empty"
+        return None
+
+    def _is_pressure_high(self, moment: _Moment) -> bool:
+        return self._pressure_mmhg(moment) >= self._machine.occlusion_alarm_mmhg
+
+    def _is_given(self, moment: _Moment) -> bool:
+        return moment.stage == "giving" and moment.given_ml >= self._program.vtbi_ml - ROUNDING_ML
+
+    def _next_stage(self, moment: _Moment, faults: dict[str, Fault]) -> _Moment:
+        """One step from waiting to giving to keeping open; the same moment if there is none to take."""
+        program, now_ms = self._program, moment.at_ms
+        due_ms = program.due_ms(moment.occurrence)
+        if moment.stage == "giving":
+            rests_at_zero = moment.position_ms >= program.length_ms and program.legs[-1].to_ml_h == 0
+            if not self._is_given(moment) and not rests_at_zero:
+                return moment
+            after_ml_h = self._keep_open_ml_h(moment.occurrence + 1)
+            return structs.replace(
+                moment,
+                stage="keeping_open" if after_ml_h > 0 else "waiting",
+                stage_since_ms=now_ms,
+                occurrence=moment.occurrence + 1,
+                position_ms=0,
+                given_ml=0.0,
+                set_rate_ml_h=None,
+            )
+        if due_ms is not None and due_ms <= now_ms:
+            if "missed_dose" in faults:
+                return structs.replace(moment, occurrence=moment.occurrence + 1)
+            if "late_start" not in faults and "paused" not in faults and moment.alarm is None:
+                return structs.replace(moment, stage="giving", stage_since_ms=now_ms)
+        if moment.stage == "keeping_open" and due_ms is None and now_ms >= self._kvo_end_ms(moment):
+            return structs.replace(moment, stage="waiting", stage_since_ms=now_ms)
+        return moment
+
+    def _keep_open_ml_h(self, occurrence: int) -> float:
+        """The rate before an occurrence: between two of them, or KVO when none is to come."""
+        is_last_over = self._program.due_ms(occurrence) is None
+        return self._program.kvo_ml_h if is_last_over else self._program.between_ml_h
+
+    def _kvo_end_ms(self, moment: _Moment) -> int:
+        """Somebody comes and switches KVO off half-way through the time that it may run."""
+        return moment.stage_since_ms + self._program.kvo_max_ms // 2
+
+    def _regime(self, moment: _Moment) -> _Regime:
+        """What holds from this (settled) moment on."""
+        faults = self._mishaps.active(moment.at_ms)
+        rate_ml_h, slope_ml_h_ms = self._basal(moment, faults)
+        demand = self._program.demand
+        bolus_ml_h = 0.0
+        if demand and moment.at_ms < moment.bolus_until_ms:
+            bolus_ml_h = demand.bolus_ml / demand.bolus_over_ms * MS_PER_H
+        state = self._working_state(moment, rate_ml_h, bolus_ml_h)
+        delivers = state not in ("idle", "complete")
+        if moment.alarm is not None:
+            state, delivers = "alarm", False
+        elif "paused" in faults and delivers:
+            state, delivers = "paused", False
+        if not delivers:
+            rate_ml_h = slope_ml_h_ms = bolus_ml_h = 0.0
+        passing = 1.0 - _strength(faults, "under_delivery")
+        is_dry = "occlusion_upstream" in faults
+        notices = [kind for kind in ("near_empty",) if kind in faults]
+        if "battery" in faults and 0 < self._charge(faults, moment.at_ms) <= LOW_CHARGE:
+            notices.append("low_battery")
+        return _Regime(
+            state=state,
+            rate_ml_h=rate_ml_h + bolus_ml_h,
+            slope_ml_h_ms=slope_ml_h_ms,
+            bolus_ml_h=bolus_ml_h,
+            turning=delivers and "stopped" not in faults,
+            passing=0.0 if is_dry else passing,
+            held_back=_strength(faults, "occlusion_downstream"),
+            free_ml_h=_strength(faults, "free_flow"),
+            ripple=self._ripple_share(rate_ml_h + bolus_ml_h),
+            dry=is_dry,
+            alarms=(*([moment.alarm] if moment.alarm else []), *notices),
+            faults=tuple(faults),
+            until_ms=_NEVER,
+        )
+
+    def _basal(self, moment: _Moment, faults: dict[str, Fault]) -> tuple[float, float]:
+        """The set rate without boluses, and its slope."""
+        if moment.set_rate_ml_h is not None:
+            return moment.set_rate_ml_h, 0.0
+        if moment.stage == "giving":
+            rate_ml_h, slope_ml_h_ms, _ = self._program.leg_at(moment.position_ms)
+            factor = faults["wrong_rate"].strength if "wrong_rate" in faults else 1.0
+            return rate_ml_h * factor, slope_ml_h_ms * factor
+        if moment.stage == "keeping_open":
+            return self._keep_open_ml_h(moment.occurrence), 0.0
+        return 0.0, 0.0
+
+    def _working_state(self, moment: _Moment, rate_ml_h: float, bolus_ml_h: float) -> str:
+        """What the pump says it does while nothing is in its way."""
+        if bolus_ml_h:
+            return "bolus"
+        if moment.set_rate_ml_h is not None and rate_ml_h:
+            return "running"
+        if moment.stage == "giving":
+            return "idle" if moment.set_rate_ml_h == 0 else "running"
+        if moment.stage == "keeping_open" and rate_ml_h:
+            return "kvo"
+        return "complete" if moment.occurrence and moment.commanded_ml else "idle"
+
+    def _ripple_share(self, rate_ml_h: float) -> float:
+        """The ripple as a share of the flow, so that its volume stays within ``ripple_ml`` peak to peak."""
+        ripple_ml = self._machine.setting.ripple_ml
+        if not ripple_ml:
+            return 0.0
+        period_ml = max(rate_ml_h, self._program.highest_ml_h) * self._machine.ripple_period_ms / MS_PER_H
+        return min(RIPPLE_MOST, ripple_ml * pi / period_ml) if period_ml else 0.0
+
+    def _next_event_ms(self, span: _Span) -> int:
+        """When this span is over: the next known time, or a level that is reached before it."""
+        begin, now_ms = span.begin, span.begin.at_ms
+        times = [
+            now_ms + LONGEST_SPAN_MS,
+            self._mishaps.next_change_ms(now_ms),
+            begin.bolus_until_ms,
+            self._program.due_ms(begin.occurrence),
+            *self._battery_times_ms(now_ms),
+        ]
+        if begin.stage == "giving" and span.regime.state in ("running", "bolus"):
+            leg_end_ms = self._program.leg_at(begin.position_ms)[2]
+            times.append(None if leg_end_ms is None else now_ms + leg_end_ms - begin.position_ms)
+        if begin.stage == "keeping_open":
+            times.append(self._kvo_end_ms(begin))
+        until_ms = min(time for time in times if time is not None and time > now_ms)
+        for is_reached in (self._is_given, self._is_pressure_high, _is_dry, _is_bag_empty):
+            if not is_reached(begin):
+                until_ms = self._first_ms(span, until_ms, is_reached)
+        return until_ms
+
+    def _first_ms(self, span: _Span, until_ms: int, is_reached: Callable[[_Moment], bool]) -> int:
+        """When a level is first reached in the span; ``until_ms`` if it is not before that."""
+        if not is_reached(self._moved_on(span, until_ms)):
+            return until_ms
+        times = range(span.begin.at_ms, until_ms)
+        return span.begin.at_ms + bisect_left(
+            times, True, key=lambda at_ms: is_reached(self._moved_on(span, at_ms))
+        )
+
+    def _battery_times_ms(self, now_ms: int) -> tuple[int, ...]:
+        """When the battery will be low, and when empty."""
+        fault = self._mishaps.active(now_ms).get("battery")
+        if fault is None:
+            return ()
+        life_ms = self._machine.battery_life_ms
+        return tuple(fault.at_ms + ceil((fault.strength - level) * life_ms) for level in (LOW_CHARGE, 0.0))
+
+
+class _Strokes:
+    """The mechanism's volume as a function of the motor's: each stroke with an error of its own.
+
+    The errors are drawn in the order of the strokes, as far as needed, from the seed: so the volume after a
+    given number of strokes does not depend on when somebody asked for it.
+    """
+
+    def __init__(self, seed: int, stroke_ml: float) -> None:
+        self._random = random.Random(f"{seed} strokes")
+        self._stroke_ml = stroke_ml
+        self._after_ml = array("d", [0.0])
+
+    def volume_ml(self, motor_ml: float) -> float:
+        """What has left the mechanism after so much motor volume, calibration and ripple apart."""
+        strokes = motor_ml / self._stroke_ml
+        whole = int(strokes)
+        after_ml, most = self._after_ml, STROKE_DEVIATIONS_MOST
+        while len(after_ml) <= whole + 1:
+            error = max(-most, min(most, self._random.gauss(0.0, 1.0)))
+            after_ml.append(after_ml[-1] + self._stroke_ml * (1 + STROKE_DEVIATION * error))
+        return after_ml[whole] + (strokes - whole) * (after_ml[whole + 1] - after_ml[whole])
+
+
+def counter_shows(counted_ml: float, setting: PumpSetting) -> float:
+    """The counter's display: whole counts, cut off below, back to 0 at the wrap."""
+    if setting.counter_wrap_ml:
+        counted_ml %= setting.counter_wrap_ml
+    return round(floor(counted_ml / setting.counter_ml + ROUNDING_COUNTS) * setting.counter_ml, 6)
+
+
+def _is_dry(moment: _Moment) -> bool:
+    return moment.dry_ml >= UPSTREAM_ALARM_ML
+
+
+def _is_bag_empty(moment: _Moment) -> bool:
+    return moment.bag_ml <= 0
+
+
+def _strength(faults: dict[str, Fault], kind: str) -> float:
+    """The strength of a mishap, 0 if it is not on."""
+    return faults[kind].strength if kind in faults else 0.0
