@@ -1,14 +1,16 @@
 """The text of ``prescription.toml`` to a ``Prescription``, or to everything that is wrong with it.
 
 The format is the prescription page, section 1. Reading goes in two steps: every key by itself (is it known, of the
-right type, in its range), then what the keys say together (``gateway/core/contradictions.py``). Keys in messages
-are written as in the file; phases count from 1: ``schedule.phase[2].rate_ml_h`` is the second one's rate.
+right type, in its range), then what the keys say together (``gateway/core/contradictions.py``). Keys in
+messages are written as in the file. Phases count from 1: the rate of the second is
+``schedule.phase[2].rate_ml_h``.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 from zoneinfo import ZoneInfo, available_timezones
@@ -163,7 +165,7 @@ _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 _NOT_A_PLACE = frozenset({"localtime", "posixrules", "Factory"})
 _AGREEMENT = 0.005
-"""How far rate, volume and duration of a phase may differ when all three are written: rounding, not a slip."""
+"""How far rate, volume and duration may differ when all three are written: rounding, not a slip."""
 
 
 def parse_order(text: str) -> Prescription:
@@ -244,7 +246,7 @@ def _read(values: dict[str, object], problems: list[OrderProblem]) -> tuple[Pres
         sensor=_sensor(_optional(root, "sensor")),
         bag=_bag(_optional(root, "bag"), times),
     )
-    return prescription, Written(keys=_written_keys(values), rate_keys=rate_keys)
+    return prescription, Written(keys=frozenset(_written_keys(values)), rate_keys=rate_keys)
 
 
 def _refuse_unknown(table: Table, name: str) -> None:
@@ -265,11 +267,12 @@ def _optional(root: Table, name: str) -> Table | None:
     return table
 
 
-def _written_keys(values: dict[str, object]) -> frozenset[str]:
-    """The keys that stand in the text: a default is never what contradicts."""
-    return frozenset(
-        f"{name}.{key}" for name, table in values.items() if isinstance(table, dict) for key in table
-    )
+def _written_keys(values: Mapping[str, object], path: str = "") -> Iterator[str]:
+    """The keys that stand in the text, tables in tables included."""
+    for key, value in values.items():
+        yield path + key
+        if isinstance(value, dict) and len(path) < 10:  # no known key lies deeper
+            yield from _written_keys(value, f"{path}{key}.")
 
 
 def _concentration(drug: Table) -> quantity.Concentration | None:
@@ -300,6 +303,9 @@ def _schedule(table: Table) -> tuple[Schedule, tuple[str, ...]]:
     table.require("start", "when the first dose is due, like 2026-03-02T10:00:00+01:00")
     phases, rate_keys = _phases(table)
     every_ms = table.duration("every")
+    if every_ms is not None and every_ms < 1000:
+        table.problem("every", "is less than a second; give at least 1s")
+        every_ms = None
     at_minutes = _at_minutes(table)
     weekdays = _weekdays(table)
     repeats = "every" in table or "at" in table

@@ -1,6 +1,6 @@
 """Durations, concentrations and dose rates as people write them (prescription page, section 1).
 
-Each function returns the value, or raises ``ValueError`` with a sentence that says what is wrong and what to do.
+Each function returns the value, or raises ``ValueError`` that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class DoseRate(Struct, frozen=True, kw_only=True):
         other_kind, other_size = _AMOUNT_UNITS[concentration.unit]
         if kind != other_kind:
             raise ValueError(
-                f"{self.unit} cannot be compared with {concentration.unit} of drug.concentration; use one unit"
+                f"{self.unit} cannot be compared with {concentration.unit} in drug.concentration; use one"
             )
         per_hour = self.amount_per_h * size
         if self.per_kg:
@@ -74,7 +74,7 @@ class DoseRate(Struct, frozen=True, kw_only=True):
 
 
 def duration_ms(text: str) -> int:
-    """Milliseconds of ``"46h"``, ``"1h30min"``, ``"90s"`` or ``"2d"``: units d, h, min, s, from large to small."""
+    """Milliseconds of ``"46h"``, ``"1h30min"``, ``"90s"`` or ``"2d"``: units d, h, min, s, in this order."""
     hint = 'write it like "46h", "1h30min", "90s" or "2d"'
     position = 0
     total = Decimal(0)
@@ -129,9 +129,7 @@ def dose_rate(text: str) -> DoseRate:
     """``"0.375 mcg/kg/min"`` or ``"5 unit/h"``."""
     found = _DOSE_RATE.fullmatch(text)
     if found is None or found[4] not in _PER_HOUR:
-        raise ValueError(
-            f'{text[:40]!r} is not a dose rate; write it like "0.375 mcg/kg/min" or "5 unit/h" (per min, h or d)'
-        )
+        raise ValueError(f'{text[:40]!r} is not a dose rate; write it like "0.375 mcg/kg/min" or "5 unit/h"')
     amount = _positive(found[1], text)
     return DoseRate(
         amount_per_h=amount * _PER_HOUR[found[4]], unit=_known_unit(found[2]), per_kg=found[3] is not None

@@ -1,4 +1,4 @@
-"""Strict reading of TOML tables that people write: every key known, every value in its range, every fault named.
+"""Strict reading of TOML tables that people write: all keys known, all values in range, all faults named.
 
 A reader goes on after a fault, so that whoever wrote the file hears of all of them at once.
 """
@@ -22,7 +22,7 @@ class OrderProblem(Struct, frozen=True):
     """One thing that is wrong with what somebody wrote, and where."""
 
     key: str
-    """Where it is: ``limits.max_pause``, ``schedule.phase[2].rate_ml_h`` (phases count from 1), ``line 7``."""
+    """Where it is: ``limits.max_pause``, ``schedule.phase[2].rate_ml_h`` (counted from 1), ``line 7``."""
     message: str
     """What is wrong and what to do."""
 
@@ -31,7 +31,7 @@ class OrderProblem(Struct, frozen=True):
 
 
 class Table:
-    """One TOML table. Each method reads one key; a fault is noted and ``None`` returned, as for an absent key."""
+    """One TOML table. Each method reads one key. A fault is noted; ``None`` is returned, as for no key."""
 
     def __init__(self, values: Mapping[str, object], path: str, problems: list[OrderProblem]) -> None:
         self._values = values
@@ -50,7 +50,7 @@ class Table:
         self._problems.append(OrderProblem(self.path_of(key), message))
 
     def refuse_unknown(self, known: Iterable[str], homes: Mapping[str, str]) -> None:
-        """Notes every key that is not ``known``, with the nearest one, or the table where it belongs (``homes``)."""
+        """Notes every key that is not ``known``, with the nearest, or the table it belongs in (``homes``)."""
         names = list(known)
         for key in self._values:
             if key in names:
