@@ -70,3 +70,13 @@ class Alert(Struct, frozen=True, kw_only=True):
     """Whether the condition holds; an unknown one stays as it was."""
     escalates_at_ms: int | None = None
     acknowledged_until_ms: int | None = None
+
+
+class AnswerReason(StrEnum):
+    """Why what came from the nursing side was not accepted: a closed list (MQTT page, ``answer``)."""
+
+    STALE_REV = "stale_rev"
+    TOO_OLD = "too_old"
+    UNKNOWN_ALERT = "unknown_alert"
+    CLOSED = "closed"
+    NOT_ALLOWED = "not_allowed"
