@@ -143,10 +143,10 @@ class AlertBook:
         finding = transition.finding
         told = known.state in (AlertState.ACTIVE, AlertState.ACKNOWLEDGED)
         rises = told and transition.priority.rank > known.priority.rank
-        if row(finding.kind).moment:
-            happening = Happening.HAPPENED
-        elif rises:
+        if rises:
             happening = Happening.GREW_WORSE
+        elif row(finding.kind).moment:
+            happening = Happening.HAPPENED
         else:
             happening = Happening.BEGAN
         priority = known.priority if told and not rises else transition.priority
