@@ -1,0 +1,207 @@
+"""Does the counter keep up with the order? Sequential tests on volume, O(1) a reading.
+
+A bank of two-sided CUSUMs (Page 1954): each accumulates by how much the delivered volume lies beyond the edge of
+the tolerance *and* a reference ``k`` further on, and starts again at 0. A small reference finds small shifts, a
+large one large shifts soon; together they come within a fifth of the best test that has been told the shift.
+
+Everything is a volume. With the prescribed volume ``dE`` and the counted volume ``dV`` of one interval::
+
+    under[k] = max(0, under[k] + dE * (1 - tolerance - k) - dV)      under-infusion if > threshold[k]
+    over[k]  = max(0, over[k]  + dV - dE * (1 + tolerance + k))      over-infusion  if > threshold[k]
+
+    threshold[k] = counter + ripple + rate * (poll + 0.3 s) + c L / (2 k)
+
+The first three terms are the bounded disturbances: one count, the ripple of the mechanism, and what flows between
+the moment of which the pump speaks and the time of the reading. The last is the random walk of the strokes with
+variance c = 0.0025 * stroke for each mL (prescription page, ``stroke_ml``); L = ln(4 J k^2 Y / c), with J tests
+and Y mL in a year, gives about one false alarm in a pump-year in the worst case: at the edge of the tolerance.
+
+Where it is not certain what was prescribed in an interval (the pump was started or stopped within it, a step of
+rate may have come a poll earlier or later), ``dE`` is an interval: the lower end accuses of too little, the upper
+end of too much.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+from msgspec import Struct
+
+from gateway.core.counter import MS_PER_HOUR
+from gateway.core.prescription import PumpExpected
+
+REFERENCES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.55)
+STROKE_VARIANCE = 0.05**2
+"""One stroke varies by 5 % (prescription page, ``stroke_ml``)."""
+HOURS_PER_YEAR = 8766
+TIMING_MS = 300
+"""How far the time of a reading may be from the moment of which the pump spoke."""
+
+
+class Mark(Struct, frozen=True, array_like=True):
+    """A moment of one occurrence to which a deviation is traced back."""
+
+    t_ms: int
+    tau_ms: float
+    """For how long the pump had delivered."""
+    expected_ml: float
+    delivered_ml: float
+
+
+class Excess(Struct, frozen=True):
+    """A test has gone beyond its threshold."""
+
+    reference: float
+    value_ml: float
+    since: Mark
+    """When it last was at 0: the estimated beginning."""
+
+
+def thresholds_ml(rate_ml_h: float, pump: PumpExpected, poll_ms: int) -> tuple[float, ...]:
+    """The threshold in mL for each of ``REFERENCES`` at this rate."""
+    walk_ml = STROKE_VARIANCE * pump.stroke_ml
+    year_ml = max(rate_ml_h, 1e-6) * HOURS_PER_YEAR
+    bounded_ml = pump.counter_ml + pump.ripple_ml + rate_ml_h * (poll_ms + TIMING_MS) / MS_PER_HOUR
+    return tuple(
+        bounded_ml + walk_ml * max(1.0, log(4 * len(REFERENCES) * k * k * year_ml / walk_ml)) / (2 * k)
+        for k in REFERENCES
+    )
+
+
+def decidable_volume_ml(thresholds: tuple[float, ...], shift: float, pump: PumpExpected) -> float:
+    """Prescribed volume in mL after which a shift this far beyond the tolerance would have been found."""
+    return pump.counter_ml / shift + min(
+        threshold / (shift - k) for threshold, k in zip(thresholds, REFERENCES, strict=True) if k < shift
+    )
+
+
+class Bank(Struct):
+    """The state of the tests of one occurrence. Mutable: changed with every reading."""
+
+    under_ml: list[float]
+    over_ml: list[float]
+    under_since: list[Mark]
+    over_since: list[Mark]
+
+    @classmethod
+    def fresh(cls, mark: Mark) -> Bank:
+        """All tests at 0."""
+        count = len(REFERENCES)
+        return cls([0.0] * count, [0.0] * count, [mark] * count, [mark] * count)
+
+    def update(
+        self, low_ml: float, high_ml: float, delivered_ml: float, tolerance: float, mark: Mark
+    ) -> None:
+        """Take one interval: prescribed between ``low_ml`` and ``high_ml``, counted ``delivered_ml``.
+
+        ``mark`` is the end of the interval.
+        """
+        under_ml = self.under_ml
+        over_ml = self.over_ml
+        edge = 1.0 - tolerance
+        for index, reference in enumerate(REFERENCES):
+            value = under_ml[index] + low_ml * (edge - reference) - delivered_ml
+            if value > 0.0:
+                under_ml[index] = value
+            else:
+                under_ml[index] = 0.0
+                self.under_since[index] = mark
+        edge = 1.0 + tolerance
+        for index, reference in enumerate(REFERENCES):
+            value = over_ml[index] + delivered_ml - high_ml * (edge + reference)
+            if value > 0.0:
+                over_ml[index] = value
+            else:
+                over_ml[index] = 0.0
+                self.over_since[index] = mark
+
+    def forgive_under(self, volume_ml: float) -> None:
+        """Take so much from all deficits: a reset of the counter hides up to one count."""
+        self.under_ml = [max(0.0, value - volume_ml) for value in self.under_ml]
+
+    def forgive_over(self, volume_ml: float) -> None:
+        """Take so much from all surpluses."""
+        self.over_ml = [max(0.0, value - volume_ml) for value in self.over_ml]
+
+    def too_little(self, thresholds: tuple[float, ...]) -> Excess | None:
+        """The first test for under-infusion that is beyond its threshold, and since when."""
+        return _beyond(self.under_ml, self.under_since, thresholds)
+
+    def too_much(self, thresholds: tuple[float, ...]) -> Excess | None:
+        """The first test for over-infusion that is beyond its threshold, and since when."""
+        return _beyond(self.over_ml, self.over_since, thresholds)
+
+
+def _beyond(values: list[float], since: list[Mark], thresholds: tuple[float, ...]) -> Excess | None:
+    for index, threshold in enumerate(thresholds):
+        if values[index] > threshold:
+            return Excess(REFERENCES[index], values[index], since[index])
+    return None
+
+
+class Deviation(Struct):
+    """A deviation that has been found, and when it will be over.
+
+    Rule (prescription page, section 3): it ends when delivery has kept up again for as long as it took to be
+    found. Time is that for which the pump delivers. Half a threshold already speaks against "kept up": a shift
+    that lasts comes there in about half the time in which it was found.
+    """
+
+    took_ms: float
+    kept_up_ms: float = 0.0
+
+    def goes_on(self, values: list[float], thresholds: tuple[float, ...], delivering_ms: float) -> bool:
+        """Take one interval; False when it is over. The tests are kept from growing without bound."""
+        suspicious = False
+        for index, threshold in enumerate(thresholds):
+            if values[index] > threshold:
+                values[index] = threshold
+            suspicious = suspicious or values[index] > threshold / 2
+        self.kept_up_ms = 0.0 if suspicious else self.kept_up_ms + delivering_ms
+        return self.kept_up_ms < self.took_ms
+
+
+class RateLimit(Struct):
+    """Whether more than a hard limit of rate is delivered: one test as in the bank.
+
+    The limit is met by a pump within its stated accuracy, so the test begins beyond that.
+    """
+
+    surplus_ml: float = 0.0
+
+    def update(self, delivered_ml: float, elapsed_ms: float, limit_ml_h: float, pump: PumpExpected) -> None:
+        """Take one interval."""
+        allowed_ml = limit_ml_h * elapsed_ms / MS_PER_HOUR * (1 + pump.accuracy + REFERENCES[2])
+        self.surplus_ml = max(0.0, self.surplus_ml + delivered_ml - allowed_ml)
+
+
+class DayVolume(Struct):
+    """Volume delivered in the last 24 h, in pieces of five minutes."""
+
+    pieces: list[tuple[int, float]]
+    """Beginning in ms and volume in mL, in order of time."""
+    total_ml: float = 0.0
+
+    def add(self, t_ms: int, volume_ml: float) -> None:
+        """Take what was delivered until now."""
+        if volume_ml:
+            begin_ms = t_ms - t_ms % _PIECE_MS
+            if self.pieces and self.pieces[-1][0] == begin_ms:
+                self.pieces[-1] = (begin_ms, self.pieces[-1][1] + volume_ml)
+            else:
+                self.pieces.append((begin_ms, volume_ml))
+            self.total_ml += volume_ml
+        while self.pieces and self.pieces[0][0] + _PIECE_MS <= t_ms - _DAY_MS:
+            self.total_ml -= self.pieces.pop(0)[1]
+
+    def within_ml(self, t_ms: int) -> float:
+        """Volume in mL in the 24 h until now; of the piece at their beginning, its share."""
+        if not self.pieces:
+            return 0.0
+        begin_ms, volume_ml = self.pieces[0]
+        outside = min(1.0, max(0.0, (t_ms - _DAY_MS - begin_ms) / _PIECE_MS))
+        return self.total_ml - volume_ml * outside
+
+
+_PIECE_MS = 300_000
+_DAY_MS = 86_400_000

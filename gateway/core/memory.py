@@ -1,0 +1,189 @@
+"""What the monitor of one pump remembers, and how it says what has changed.
+
+The structs are mutable and small: the monitor owns them, changes them in place, and they are encoded as they are
+for the way over a restart.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from alerts.catalogue import row
+from alerts.condition import Finding, Kind, Priority, Verdict
+from drivers.reading import PumpState
+from gateway.core.delivery import DayVolume, RateLimit
+from gateway.core.occurrence import Occurrence
+
+
+class Doing(StrEnum):
+    """What the pump does, as the schedule sees it (prescription page, section 1.1)."""
+
+    DELIVERING = "delivering"
+    INTERRUPTED = "interrupted"
+    """``paused``, ``off``, ``alarm`` or ``priming`` within an occurrence."""
+    KVO = "kvo"
+    STILL = "still"
+    """``idle``, ``standby``, ``complete``, or anything that does not deliver outside an occurrence."""
+
+
+class Run(Struct):
+    """Delivery outside an occurrence: too early, once more, or before the clock was ever synced."""
+
+    since_t_ms: int
+    readings: int = 0
+    delivering_ms: float = 0.0
+    volume_ml: float = 0.0
+
+
+class Carry(Struct):
+    """What has come together since the last reading with a counter value."""
+
+    low_ml: float = 0.0
+    """The least that was prescribed meanwhile."""
+    high_ml: float = 0.0
+    """The most."""
+    elapsed_ms: int = 0
+    stopped: bool = False
+    """A reading since then, or the one with that value, did not deliver."""
+    bolus: bool = False
+    priming: bool = False
+
+
+class Memory(Struct, kw_only=True):
+    """All that is remembered of one pump."""
+
+    # the clocks
+    started_t_ms: int | None = None
+    t_ms: int = 0
+    utc_offset_ms: int = 0
+    """Wall clock minus ``t_ms``."""
+    schedule_offset_ms: int | None = None
+    """Schedule clock minus ``t_ms``; ``None`` until it has been synced."""
+    floor_t_ms: int = 0
+    """What ran out unobserved (in silence, in a gap) is dated not before this: the first reading after."""
+    # the last reading
+    first_t_ms: int | None = None
+    """When the first reading ever came."""
+    first_was_busy: bool = False
+    """It found the pump running, paused or in alarm (prescription page, section 1.1, rule 5)."""
+    seen_t_ms: int | None = None
+    pump_state: PumpState = PumpState.UNKNOWN
+    doing: Doing = Doing.STILL
+    rate_ml_h: float | None = None
+    rate_is_wrong: bool = False
+    wrong_since_t_ms: int | None = None
+    wrong_readings: int = 0
+    notices: tuple[str, ...] = ()
+    wordless_alarm_readings: int = 0
+    bolus_state_seen: bool = False
+    # the counter
+    counter_ml: float | None = None
+    carry: Carry = msgspec.field(default_factory=Carry)
+    was_bolus: bool = False
+    """The last interval held a bolus."""
+    day: DayVolume | None = None
+    rate_limit: RateLimit | None = None
+    above_limit_readings: int = 0
+    # the schedule
+    next_number: int | None = None
+    """The earliest occurrence neither begun nor missed; ``None`` until the schedule is anchored."""
+    occurrence: Occurrence | None = None
+    emptied: Occurrence | None = None
+    """One that stopped early because the bag was empty: it goes on if a new bag is hung before the next."""
+    run: Run | None = None
+    last_begin_t_ms: int | None = None
+    last_end_t_ms: int | None = None
+    last_volume_in: bool = False
+    kvo_since_t_ms: int | None = None
+    kvo_too_fast_readings: int = 0
+    titrated_ml_h: float | None = None
+    titrated_t_ms: int | None = None
+    present: dict[str, int] = {}
+    """What is held to be present, by ``kind`` and code, with the rank of its priority."""
+
+
+class Findings:
+    """Says what has changed, each thing once."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._said: list[Finding] = []
+
+    def take(self) -> tuple[Finding, ...]:
+        """What has been said since this was last asked, in order of time."""
+        said = tuple(self._said)
+        self._said.clear()
+        return said
+
+    def is_present(self, kind: Kind, code: str | None = None) -> bool:
+        """Whether this condition is held to be present."""
+        return _key(kind, code) in self._memory.present
+
+    def present_codes(self, kind: Kind) -> list[str]:
+        """The codes with which a kind is present."""
+        beginning = f"{kind}|"
+        return [key[len(beginning) :] for key in self._memory.present if key.startswith(beginning)]
+
+    def present(
+        self,
+        kind: Kind,
+        t_ms: int,
+        message: str,
+        *,
+        code: str | None = None,
+        priority: Priority | None = None,
+        since_t_ms: int | None = None,
+    ) -> None:
+        """The condition holds from ``t_ms`` on. Said again only if its priority has risen; moments always."""
+        entry = row(kind)
+        if not entry.moment and not entry.info:
+            rank = priority.rank if priority is not None else 0
+            known = self._memory.present.get(_key(kind, code))
+            if known is not None and known >= rank:
+                return
+            self._memory.present[_key(kind, code)] = rank
+        self._say(kind, Verdict.PRESENT, t_ms, message, code, priority, since_t_ms)
+
+    def absent(self, kind: Kind, t_ms: int, message: str, *, code: str | None = None) -> None:
+        """The condition is over, if it held."""
+        if self._memory.present.pop(_key(kind, code), None) is not None:
+            self._say(kind, Verdict.ABSENT, t_ms, message, code, None, None)
+
+    def retract(self, kind: Kind, t_ms: int, message: str) -> None:
+        """A moment has turned out not to be one: whoever holds it back may forget it."""
+        self._say(kind, Verdict.ABSENT, t_ms, message, None, None, None)
+
+    def _say(
+        self,
+        kind: Kind,
+        verdict: Verdict,
+        t_ms: int,
+        message: str,
+        code: str | None,
+        priority: Priority | None,
+        since_t_ms: int | None,
+    ) -> None:
+        memory = self._memory
+        occurrence = memory.occurrence
+        offset_ms = memory.utc_offset_ms
+        self._said.append(
+            Finding(
+                kind=kind,
+                verdict=verdict,
+                at_ms=t_ms,
+                at_utc_ms=t_ms + offset_ms,
+                code=code,
+                priority=priority,
+                since_utc_ms=None if since_t_ms is None else since_t_ms + offset_ms,
+                expected_ml=None if occurrence is None else occurrence.expected_ml,
+                delivered_ml=None if occurrence is None else occurrence.delivered_ml,
+                message=message,
+            )
+        )
+
+
+def _key(kind: Kind, code: str | None) -> str:
+    return kind if code is None else f"{kind}|{code}"

@@ -1,0 +1,61 @@
+"""One occurrence of the phases, from its beginning to its end (prescription page, section 1.1)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from alerts.condition import Urgency
+from gateway.core.delivery import Bank, Deviation
+from gateway.core.prescription import Prescription
+from gateway.core.schedule import Course
+
+
+class Occurrence(Struct, kw_only=True):
+    """What is known of an occurrence that has begun. Mutable: only the monitor changes it."""
+
+    number: int
+    due_utc_ms: int
+    begun_t_ms: int
+    bank: Bank
+    tau_ms: float = 0.0
+    """For how long the pump has delivered: the phases run on this."""
+    expected_ml: float = 0.0
+    delivered_ml: float = 0.0
+    """As the pump counted, boluses apart."""
+    bolus_ml: float = 0.0
+    joined_at_ml: float = 0.0
+    """How much was expected when the occurrence was joined; the tests know nothing of it."""
+    uncertain_ms: float = 0.0
+    """By how much ``tau_ms`` may be wrong: the pump is started and stopped between two readings."""
+    interrupted_t_ms: int | None = None
+    interrupted_before_ms: int = 0
+    """All interruptions that are over, together."""
+    end_readings: int = 0
+    """Readings in a row that say that it has ended, although its volume is not in."""
+    last_delivery_t_ms: int
+    counter_reset: bool = False
+    """The counter was reset in this interruption."""
+    uncounted_ml: float = 0.0
+    """Expected since the counter last moved."""
+    counted_t_ms: int
+    """When the counter last moved."""
+    under: Deviation | None = None
+    over: Deviation | None = None
+
+
+def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Course) -> bool:
+    """Whether the volume counts as in (prescription page, section 1.1, rule 4).
+
+    At (1 - tolerance) x volume - one count; with urgency ``vital`` moreover only when what is left of the
+    volume, or of the phases' time, is less than ``max_pause`` of it.
+    """
+    limits = prescription.limits
+    enough_ml = (1 - limits.tolerance) * course.volume_ml - prescription.pump.counter_ml
+    if occurrence.delivered_ml < enough_ml - 1e-9:
+        return False
+    if prescription.urgency is not Urgency.VITAL:
+        return True
+    if course.length_ms - occurrence.tau_ms < limits.max_pause_ms:
+        return True
+    last_ml = course.volume_ml - course.expected_ml(course.length_ms - limits.max_pause_ms)
+    return course.volume_ml - occurrence.delivered_ml < last_ml
