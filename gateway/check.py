@@ -111,8 +111,8 @@ def _in_words(error: OSError | ValueError) -> str:
 
 def _judge(name: str, text: str) -> tuple[Prescription | None, list[KeyProblem]]:
     base = Path() if name == "-" else Path(name).parent
-    # The configurations bring whole parts of the program with them. Prescriptions, which the dashboard has judged
-    # one process at a time and within a limit of memory, need none of that.
+    # The configurations bring whole parts of the program with them. Prescriptions, which the dashboard has
+    # judged one process at a time and within a limit of memory, need none of that.
     match _format_of(text).partition("/")[0]:
         case "dripwatch-gateway":
             from gateway.config import parse_config
@@ -228,8 +228,8 @@ def schedule_points(prescription: Prescription) -> tuple[tuple[float, float, flo
             part = piece / pieces
             tau_ms = start_ms + part * phase.duration_ms
             rate_ml_h = phase.from_ml_h + part * (phase.to_ml_h - phase.from_ml_h)
-            points.append(
-                (round(tau_ms / 1000, 3), round(rate_ml_h, 6), round(course.expected_ml(tau_ms), 6))
-            )
+            point = (round(tau_ms / 1000, 3), round(rate_ml_h, 6), round(course.expected_ml(tau_ms), 6))
+            if point not in points[-1:]:
+                points.append(point)
         start_ms += phase.duration_ms
     return tuple(points)

@@ -1,7 +1,7 @@
 """The text of ``prescription.toml`` to a ``Prescription``, or to everything that is wrong with it.
 
-The format is the prescription page, section 1. Reading goes in two steps: every key by itself (is it known, of the
-right type, in its range), then what the keys say together (``gateway/core/contradictions.py``). Keys in
+The format is the prescription page, section 1. Reading goes in two steps: every key by itself (is it known,
+of the right type, in its range), then what the keys say together (``gateway/core/contradictions.py``). Keys in
 messages are written as in the file. Phases count from 1: the rate of the second is
 ``schedule.phase[2].rate_ml_h``.
 """
