@@ -161,15 +161,15 @@ class AlarisSession:
     # Asking
 
     def _begin_round(self) -> None:
+        if self._round_at_ms >= self._volume_to_be_infused_at_ms:
+            self._volume_to_be_infused_at_ms = self._round_at_ms + VOLUME_TO_BE_INFUSED_EVERY_MS
+            self._to_ask.append(Query.VOLUME_TO_BE_INFUSED)
+        self._to_ask.append(Query.INFUSION)
+        self._vtbi_ml = None
         self._round_at_ms += self._pump.poll_ms
         if self._round_at_ms <= self._now_ms:
             # Late by more than a poll: what was missed is not made up for.
             self._round_at_ms = self._now_ms + self._pump.poll_ms
-        self._vtbi_ml = None
-        if self._now_ms >= self._volume_to_be_infused_at_ms:
-            self._volume_to_be_infused_at_ms = self._now_ms + VOLUME_TO_BE_INFUSED_EVERY_MS
-            self._to_ask.append(Query.VOLUME_TO_BE_INFUSED)
-        self._to_ask.append(Query.INFUSION)
 
     def _ask_again(self, asked: _Asked) -> bytes:
         if asked.sent_again_ms is not None or self._now_ms < asked.due_ms(self._longest_reply_ms):

@@ -1,0 +1,146 @@
+"""The other end of the wire for tests of the dialogue: a pump that answers what it has been told to answer.
+
+Its frames are put together here, not by the driver: two ends that share code share errors. What pins both are
+the hand-checked frames of ``tests/frames/alaris.toml``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from drivers.family import Session
+from drivers.reading import Fact
+from tests.drivers.wires import Wire, clean
+
+_FRAMES = tomllib.loads((Path(__file__).parent.parent / "frames" / "alaris.toml").read_text("utf-8"))["frame"]
+FRAMES: dict[str, dict] = {frame["id"]: frame for frame in _FRAMES}
+
+
+def text_of(identity: str) -> bytes:
+    """The bytes of one hand-checked frame."""
+    return FRAMES[identity]["text"].encode("ascii")
+
+
+def framed(body: str | bytes) -> bytes:
+    """A frame around any body, with a CRC worked out bit by bit."""
+    if isinstance(body, str):
+        body = body.encode("latin-1")
+    register = 0xFFFF
+    for byte in body:
+        for bit in range(7, -1, -1):
+            feedback = (register >> 15) ^ ((byte >> bit) & 1)
+            register = (register << 1) & 0xFFFF
+            if feedback:
+                register ^= 0x1021
+    return b"!" + body + f"|{register:04X}\r".encode()
+
+
+def infusion(
+    *,
+    serial: str = "8002-51740",
+    notice: str = "-",
+    mode: str = "SET",
+    rate: str = "10.00",
+    rate_unit: str = "ml/h",
+    drug: str = "",
+    volume: str = "0.969",
+    volume_unit: str = "ml",
+    pressure: str = "17.91",
+    pressure_unit: str = "mmHg",
+    time_left: str = "24+",
+) -> str:
+    """The body of an INF reply."""
+    measured = (rate, rate_unit, drug, volume, volume_unit, pressure, pressure_unit)
+    return "^".join(("INF", serial, notice, mode, *measured, time_left, "EVENT", "127904"))
+
+
+Answer = Callable[[int], bytes]
+"""What the pump answers at an instant; ``b""`` is silence."""
+
+
+class ScriptedPump:
+    """Answers each query with what it was given for it, a while after its last byte; else it is silent."""
+
+    def __init__(self, answers: dict[str, str | Answer], *, answer_after_ms: int = 20) -> None:
+        self.answer_after_ms = answer_after_ms
+        self._answers = {framed(query): answer for query, answer in answers.items()}
+        self._heard = b""
+
+    def receive(self, data: bytes, now_ms: int) -> list[bytes]:
+        """Replies to the queries that are complete now."""
+        *asked, self._heard = (self._heard + data).split(b"\r")
+        replies = []
+        for frame in asked:
+            answer = self._answers.get(frame + b"\r", "")
+            reply = framed(answer) if isinstance(answer, str) and answer else answer
+            replies.append(reply(now_ms) if callable(reply) else reply)
+        return [reply for reply in replies if reply]
+
+
+IDENTITY: dict[str, str | Answer] = {
+    "INST_SERIALNO": "INST_SERIALNO^8002-51740",
+    "COMMS_PROTOCOL": "COMMS_PROTOCOL^Asena Rev 2.1.5",
+    "COMMS_RESPONSE_MAX": "COMMS_RESPONSE_MAX^4000^ms",
+    "INF_VTBI": "INF_VTBI^ACTIV^11.000^ml^STOP",
+}
+"""What a healthy pump says of itself."""
+
+
+class Dialogue:
+    """A session and a scripted pump, each at one end of two wires, in virtual time."""
+
+    def __init__(
+        self, session: Session, pump: ScriptedPump, *, there: Wire | None = None, back: Wire | None = None
+    ) -> None:
+        self.session = session
+        self.facts: list[Fact] = []
+        self.sent: list[tuple[int, bytes]] = []
+        self._pump = pump
+        self._there = there or Wire(clean, seed=0)
+        self._back = back or Wire(clean, seed=0)
+        self._arriving: list[tuple[int, int, str, bytes]] = []
+        self._number = itertools.count()
+        self._now_ms = 0
+        session.opened(0)
+
+    def run(self, until_ms: int) -> None:
+        """Let time go on to ``until_ms``, doing at each instant what is to be done."""
+        while True:
+            data = self.session.due(self._now_ms)
+            if data:
+                self.sent.append((self._now_ms, data))
+                self._send("pump", self._there.carry(data, self._now_ms))
+            next_ms = max(self.session.next_due_ms(), self._now_ms + 1)
+            if self._arriving:
+                next_ms = min(next_ms, max(self._arriving[0][0], self._now_ms))
+            if next_ms > until_ms:
+                return
+            self._now_ms = next_ms
+            self._let_arrive()
+
+    def _let_arrive(self) -> None:
+        if not self._arriving or self._arriving[0][0] > self._now_ms:
+            self.facts += self.session.receive(b"", self._now_ms)
+            return
+        _, _, end, data = heapq.heappop(self._arriving)
+        if end == "host":
+            self.facts += self.session.receive(data, self._now_ms)
+            return
+        for reply in self._pump.receive(data, self._now_ms):
+            self._send("host", self._back.carry(reply, self._now_ms + self._pump.answer_after_ms))
+
+    def _send(self, end: str, pieces: list[tuple[int, bytes]]) -> None:
+        for at_ms, piece in pieces:
+            heapq.heappush(self._arriving, (at_ms, next(self._number), end, piece))
+
+    def asked(self) -> list[str]:
+        """What was asked, in order, without the frame around it."""
+        return [query for _, query in self.asked_at()]
+
+    def asked_at(self) -> list[tuple[int, str]]:
+        """What was asked, and when."""
+        return [(at_ms, data[1:].partition(b"|")[0].decode()) for at_ms, data in self.sent]
