@@ -31,6 +31,11 @@ _CONNECT_TIMEOUT_S = 5.0
 # When what we sent to a serial server has not been acknowledged for so long, the connection is given up.
 # Without it a server that lost its power would look like a silent pump for a quarter of an hour.
 _UNACKNOWLEDGED_LIMIT_MS = 30_000
+# What pyserial raises when a port is not there, is unplugged, or does not take its settings. SerialException
+# is an OSError, but `in_waiting` of an unplugged port raises a bare one; ValueError is a remote port that
+# refuses.
+_LOST = (OSError, ValueError, termios.error)
+_NAMED_PORTS = ("socket://HOST:PORT", "rfc2217://HOST:PORT", "capture:FILE", "script:FILE")
 # A day of a line that talks at every second is a few megabytes.
 _FILE_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -99,8 +104,10 @@ def open_link(
         link = PlayedLink(entries, clock, speed)
     elif kind == "socket":
         link = SocketLink(port)
-    else:
+    elif kind == "rfc2217" or "://" not in port:
         link = SerialLink(port, line)
+    else:
+        raise LinkDown(f"{port} is no kind of port: write a device, {', '.join(_NAMED_PORTS)}")
     if tap is None:
         return link
     return TappedLink(link, clock, tap)
@@ -125,7 +132,7 @@ class SerialLink:
                 # Two programs on one line would each hear half of the answers.
                 self._port.exclusive = True
             self._port.open()
-        except (OSError, ValueError, termios.error) as problem:
+        except _LOST as problem:
             raise LinkDown(_why_not_opened(port, problem)) from problem
 
     def read(self, timeout_s: float) -> bytes:
@@ -134,8 +141,7 @@ class SerialLink:
             if self._port.timeout != timeout_s:
                 self._port.timeout = timeout_s
             return self._port.read(min(max(1, self._port.in_waiting), READ_LIMIT_BYTES))
-        except (OSError, termios.error) as problem:
-            # `in_waiting` of a port that was unplugged raises a bare OSError, `read` a SerialException.
+        except _LOST as problem:
             raise LinkDown(_lost(self._name, problem)) from problem
 
     def write(self, data: bytes) -> None:
@@ -146,14 +152,14 @@ class SerialLink:
             raise LinkDown(
                 f"{self._name} takes no bytes: look at cable and adapter; it will be opened anew"
             ) from problem
-        except (OSError, termios.error) as problem:
+        except _LOST as problem:
             raise LinkDown(_lost(self._name, problem)) from problem
 
     def close(self) -> None:
         """Give the port back."""
         try:
             self._port.close()
-        except (OSError, termios.error):
+        except _LOST:
             # A port that was unplugged is closed as far as anybody can.
             return
 
@@ -220,6 +226,7 @@ class PlayedLink:
         self._heard = list(heard)
         self._next = 0
         self._clock = clock
+        assert speed > 0, "time goes forward"
         self._speed = speed
         self._began_ms = clock.now_ms()
 
