@@ -182,8 +182,8 @@ class Monitor:
             memory.started_t_ms = memory.floor_t_ms = instant.t_ms
         memory.t_ms = instant.t_ms
         memory.utc_offset_ms = instant.utc_ms - instant.t_ms
-        if instant.schedule_utc_ms is not None:
-            memory.schedule_offset_ms = instant.schedule_utc_ms - instant.t_ms
+        schedule_utc_ms = instant.schedule_utc_ms
+        memory.schedule_offset_ms = None if schedule_utc_ms is None else schedule_utc_ms - instant.t_ms
         if instant.stepped_ms:
             way = "forward" if instant.stepped_ms > 0 else "back"
             self._findings.present(

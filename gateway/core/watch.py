@@ -17,6 +17,7 @@ from gateway.core import assess
 from gateway.core.assess import RateVerdict
 from gateway.core.counter import MS_PER_HOUR, CounterFall, delivered_across_fall
 from gateway.core.delivery import (
+    STROKE_VARIANCE,
     Bank,
     DayVolume,
     Deviation,
@@ -509,7 +510,7 @@ class Watch:
         number = self._open_number(t_ms)
         if number is not None:
             self._begin(number, run, t_ms, elapsed_ms)
-        elif memory.next_number is not None and run.readings >= CONFIRMING_READINGS:
+        elif self._due_times_are_judged() and run.readings >= CONFIRMING_READINGS:
             self._findings.present(
                 Kind.UNSCHEDULED_DELIVERY,
                 t_ms,
@@ -610,6 +611,10 @@ class Watch:
     def _schedule_utc_ms(self, t_ms: int) -> int | None:
         offset_ms = self._memory.schedule_offset_ms
         return None if offset_ms is None else t_ms + offset_ms
+
+    def _due_times_are_judged(self) -> bool:
+        """Not before the clock was ever synced, nor after a gap of which nobody knows how long it was."""
+        return self._memory.next_number is not None and self._memory.schedule_offset_ms is not None
 
     def _due_utc_ms(self, number: int | None) -> int | None:
         return None if number is None else self._course.due_utc_ms(number)
@@ -1075,10 +1080,12 @@ class Watch:
                 allowed_ms = max(0, min(allowed_ms, left_ms))
             yield began_t_ms + allowed_ms, self._paused_too_long
         next_due_utc_ms = self._course.due_utc_ms(occurrence.number + 1)
-        over_t_ms = None if next_due_utc_ms is None else self._at_schedule(next_due_utc_ms)
-        if over_t_ms is None:
-            over_t_ms = occurrence.last_delivery_t_ms + MS_PER_DAY
-        yield over_t_ms, self._end
+        if next_due_utc_ms is None:
+            yield occurrence.last_delivery_t_ms + MS_PER_DAY, self._end
+            return
+        next_due_t_ms = self._at_schedule(next_due_utc_ms)
+        if next_due_t_ms is not None:
+            yield next_due_t_ms, self._end
 
     def _no_data_timer(self) -> Iterator[Timer]:
         memory = self._memory

@@ -1,0 +1,197 @@
+"""``readings.csv``: the text to moments and readings (prescription page, section 2). Pure: lines in, rows out.
+
+A row that cannot be read is counted and said, never guessed at; one bad row spoils no other. What a row does not
+say is ``None``, which is never a zero.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from drivers.reading import PumpAlarm, PumpState, Reading
+from gateway.core.timeline import Moment
+
+LONGEST_LINE = 10_000
+"""Characters; a longer one is not a row of readings."""
+_VENDOR_TEXT = re.compile(r"[^A-Za-z0-9_-]+")
+_LONGEST_VENDOR_TEXT = 40
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_KNOWN_CODES = frozenset(PumpAlarm)
+_STATES: dict[str, PumpState] = {state.value: state for state in PumpState}
+_GREATEST = 1e9
+
+
+class HeaderError(ValueError):
+    """The first line does not name the columns that are needed; nothing can be read."""
+
+
+class Row(Struct, frozen=True):
+    """One reading and what the clocks said when it was taken."""
+
+    moment: Moment
+    reading: Reading
+
+
+class BadRow(Struct, frozen=True):
+    """A row that is not a reading: its line, counted from 1, and why."""
+
+    line: int
+    reason: str
+
+
+def read_rows(lines: Iterable[str], pump: str = "pump") -> Iterator[Row | BadRow]:
+    """Rows in the order of the file. Holds one row at a time.
+
+    Raises HeaderError if there is no header line with at least ``time`` and ``state``.
+    """
+    table = csv.reader(_bounded(lines))
+    try:
+        header = next(table, None)
+    except csv.Error as error:
+        raise HeaderError(f"line 1: cannot be read as CSV: {error}") from error
+    if header is None:
+        raise HeaderError("no line at all; the first must name the columns: time,state,...")
+    names = [name.strip().removeprefix("\ufeff") for name in header]
+    for needed in ("time", "state"):
+        if needed not in names:
+            raise HeaderError(
+                f"line 1: no column '{needed}'; the first line must name the columns, found {names}"
+            )
+    columns = {name: names.index(name) for name in names if name}
+    reader = _RowReader(columns, pump)
+    while True:
+        try:
+            cells = next(table, None)
+        except csv.Error as error:
+            yield BadRow(table.line_num, f"cannot be read as CSV: {error}")
+            continue
+        if cells is None:
+            return
+        if not any(cells):
+            continue
+        try:
+            yield reader.row(cells)
+        except _BadCell as error:
+            yield BadRow(table.line_num, str(error))
+
+
+def _bounded(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        # what is cut off leaves a row that does not fit the header, and is counted as bad
+        yield line if len(line) <= LONGEST_LINE else "\n"
+
+
+class _BadCell(ValueError):
+    pass
+
+
+class _RowReader:
+    def __init__(self, columns: dict[str, int], pump: str) -> None:
+        self._columns = columns
+        self._pump = pump
+        self._has_alarms = "alarms" in columns
+
+    def row(self, cells: list[str]) -> Row:
+        if len(cells) <= max(self._columns.values()):
+            raise _BadCell(
+                f"{len(cells)} cells, and the header names {max(self._columns.values()) + 1} columns"
+            )
+        state = self._state(cells)
+        uptime_s = self._number(cells, "uptime_s")
+        monotonic_ms = None if uptime_s is None else round(uptime_s * 1000)
+        moment = Moment(monotonic_ms=monotonic_ms, utc_ms=self._time(cells), synced=self._synced(cells))
+        return Row(
+            moment,
+            Reading(
+                pump=self._pump,
+                at_ms=moment.utc_ms if monotonic_ms is None else monotonic_ms,
+                state=state,
+                rate_ml_h=self._number(cells, "rate_ml_h"),
+                volume_ml=self._number(cells, "volume_ml"),
+                vtbi_ml=self._number(cells, "vtbi_ml"),
+                pressure_mmhg=self._number(cells, "pressure_mmhg", least=-_GREATEST),
+                alarms=self._alarms(cells, state),
+                independent_ml=self._number(cells, "independent_ml", least=-_GREATEST),
+                battery_percent=self._number(cells, "battery_percent"),
+                on_mains=self._flag(cells, "on_mains"),
+                bolus_ml=self._number(cells, "bolus_ml"),
+                lockout_s=self._number(cells, "lockout_s"),
+                serial=self._text(cells, "serial") or None,
+            ),
+        )
+
+    def _text(self, cells: list[str], name: str) -> str:
+        index = self._columns.get(name)
+        return "" if index is None else cells[index].strip()
+
+    def _number(self, cells: list[str], name: str, least: float = 0.0) -> float | None:
+        index = self._columns.get(name)
+        if index is None:
+            return None
+        text = cells[index]
+        if not text:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            if not text.strip():
+                return None
+            raise _BadCell(f"{name}: {text[:40]!r} is not a number") from None
+        if not least <= value <= _GREATEST or math.isnan(value):
+            raise _BadCell(f"{name}: {text[:40]!r} is not possible")
+        return value
+
+    def _time(self, cells: list[str]) -> int:
+        text = self._text(cells, "time")
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            raise _BadCell(f"time: {text[:40]!r} is not a time such as 2026-05-04T07:00:05.123Z") from None
+        if time.tzinfo is None:
+            raise _BadCell(f"time: {text[:40]!r} lacks its offset from UTC, such as Z")
+        return (time - _EPOCH) // _MILLISECOND
+
+    def _state(self, cells: list[str]) -> PumpState:
+        text = self._text(cells, "state")
+        if not text:
+            return PumpState.UNKNOWN
+        state = _STATES.get(text)
+        if state is None:
+            raise _BadCell(f"state: {text[:40]!r} is not known; known are {', '.join(_STATES)}")
+        return state
+
+    def _synced(self, cells: list[str]) -> bool:
+        text = self._text(cells, "clock")
+        if text not in ("", "synced", "unsynced"):
+            raise _BadCell(f"clock: {text[:40]!r} is neither synced nor unsynced")
+        return text != "unsynced"
+
+    def _flag(self, cells: list[str], name: str) -> bool | None:
+        text = self._text(cells, name)
+        if text not in ("", "true", "false"):
+            raise _BadCell(f"{name}: {text[:40]!r} is neither true nor false")
+        return text == "true" if text else None
+
+    def _alarms(self, cells: list[str], state: PumpState) -> tuple[str, ...] | None:
+        """An empty cell says that none is active, if the column exists and the state is known (section 2)."""
+        if not self._has_alarms:
+            return None
+        text = self._text(cells, "alarms")
+        if not text:
+            return None if state is PumpState.UNKNOWN else ()
+        return tuple(dict.fromkeys(_code(part.strip()) for part in text.split(";") if part.strip()))
+
+
+def _code(text: str) -> str:
+    """A code of the page as it is; any other as ``vendor:TEXT``: an alarm is never lost for its spelling."""
+    if text in _KNOWN_CODES:
+        return text
+    words = _VENDOR_TEXT.sub("_", text.removeprefix("vendor:"))[:_LONGEST_VENDOR_TEXT]
+    return f"vendor:{words}"
