@@ -138,6 +138,17 @@ _DEED = sql.Table(
 )
 
 
+_CLOSED_HERE = sql.Table(
+    "closed_here",
+    _METADATA,
+    sql.Column("home", sql.String, primary_key=True),
+    sql.Column("alert_id", sql.String, primary_key=True),
+    sql.Column("rev", sql.BigInteger, primary_key=True),
+    sql.Column("closed_by", sql.String, nullable=False),
+    sql.Column("closed_utc_ms", sql.BigInteger, nullable=False),
+)
+
+
 class Kept(Struct, frozen=True, kw_only=True):
     """What ``Store.keep`` found of each message, in their order."""
 
@@ -301,6 +312,23 @@ class Store:
                 _NOTICE.update()
                 .where(_NOTICE.c.home == home, _NOTICE.c.key == key, _NOTICE.c.closed_utc_ms.is_(None))
                 .values(closed_by=by, closed_utc_ms=at_utc_ms)
+            )
+
+    def close_here(self, home: str, alert_id: str, rev: int, by: str, at_utc_ms: int) -> None:
+        """Records that somebody has closed an alert which its gateway no longer knows."""
+        with self._engine.begin() as transaction:
+            _upsert(
+                transaction,
+                _CLOSED_HERE,
+                {"home": home, "alert_id": alert_id, "rev": rev},
+                {"closed_by": by, "closed_utc_ms": at_utc_ms},
+            )
+
+    def closed_here(self) -> tuple[tuple[str, str, int], ...]:
+        """(home, alert_id, rev) of all orphans that were closed here."""
+        with self._engine.connect() as connection:
+            return tuple(
+                (row.home, row.alert_id, row.rev) for row in connection.execute(sql.select(_CLOSED_HERE))
             )
 
     def keep_deed(self, deed_id: str, home: str, topic: str, payload: bytes, at_utc_ms: int) -> None:
