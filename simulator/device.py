@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from simulator.faults import Fault
 from simulator.pump import Pump, Truth
 from simulator.scenario import Scenario
 from simulator.wire.families import WIRES
+from simulator.wire.wire import Answer
 
 DOUBLED_AFTER_MS = 40
 
@@ -45,27 +46,26 @@ class Device:
         self.pump = Pump(scenario)
         self._wire = WIRES[family](scenario.machine.serial_number)
         self._random = random.Random(f"{scenario.seed} wire")
+        self._busy_until_ms = 0
 
     def is_plugged_in(self, now_ms: int) -> bool:
         """Whether the cable is in the pump."""
         return "cable_pulled" not in self.pump.mishaps.active(now_ms)
 
     def receive(self, data: bytes, now_ms: int) -> tuple[Transmission, ...]:
-        """What comes back for these bytes, in order of time; for an answer that is lost, no ``data``."""
+        """What comes back for these bytes, in order of time; for an answer that is lost, no ``data``.
+
+        The pump answers one request after the other: the next waits until the answer before it is out.
+        """
         faults = self.pump.mishaps.active(now_ms)
         if "cable_pulled" in faults:
             return ()
         truth = self.pump.truth_at(now_ms)
         sent: list[Transmission] = []
         for answer in self._wire.receive(self._noisy(data, faults), truth):
-            delay_ms = self._wire.thinking_ms + round(len(answer.reply) * self._wire.byte_ms)
-            if "slow" in faults:
-                delay_ms += round(faults["slow"].strength * 1000)
-            arrives = not self._happens("lossy_line", faults) and "silent" not in faults
-            data_back = self._noisy(answer.reply, faults) if arrives else b""
             first = Transmission(
-                at_ms=now_ms + delay_ms,
-                data=data_back,
+                at_ms=self._sent_ms(answer, now_ms, faults),
+                data=self._on_the_way(answer.reply, faults),
                 request=answer.request,
                 reply=answer.reply,
                 answered_ms=now_ms,
@@ -73,17 +73,23 @@ class Device:
             )
             sent.append(first)
             if self._happens("doubled", faults):
-                sent.append(
-                    Transmission(
-                        at_ms=first.at_ms + DOUBLED_AFTER_MS,
-                        data=data_back,
-                        request=answer.request,
-                        reply=answer.reply,
-                        answered_ms=now_ms,
-                        truth=truth,
-                    )
-                )
-        return tuple(sorted(sent, key=lambda one: one.at_ms))
+                self._busy_until_ms += DOUBLED_AFTER_MS
+                sent.append(structs.replace(first, at_ms=self._busy_until_ms))
+        return tuple(sent)
+
+    def _sent_ms(self, answer: Answer, now_ms: int, faults: dict[str, Fault]) -> int:
+        """When the last byte of this answer is out."""
+        if answer.reply:
+            late_ms = faults["slow"].strength * 1000 if "slow" in faults else 0
+            takes_ms = self._wire.thinking_ms + late_ms + len(answer.reply) * self._wire.byte_ms
+            self._busy_until_ms = max(now_ms, self._busy_until_ms) + round(takes_ms)
+        return max(now_ms, self._busy_until_ms)
+
+    def _on_the_way(self, reply: bytes, faults: dict[str, Fault]) -> bytes:
+        """What of an answer arrives."""
+        if "silent" in faults or self._happens("lossy_line", faults):
+            return b""
+        return self._noisy(reply, faults)
 
     def _happens(self, kind: str, faults: dict[str, Fault]) -> bool:
         return kind in faults and self._random.random() < faults[kind].strength
