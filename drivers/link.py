@@ -126,9 +126,9 @@ class SerialLink:
                 bytesize=line.data_bits,
                 parity=line.parity,
                 stopbits=line.stop_bits,
-                write_timeout=_WRITE_TIMEOUT_S,
             )
             if "://" not in port:
+                self._port.write_timeout = _WRITE_TIMEOUT_S
                 # Two programs on one line would each hear half of the answers.
                 self._port.exclusive = True
             self._port.open()
