@@ -1,0 +1,202 @@
+"""The gateway's memory over power cuts: one SQLite file with the alert book, the outbox and what must be
+kept.
+
+Write-ahead log, ``synchronous=FULL``: when ``Store.commit`` returns, an alert and the messages that it causes
+are on the card, together. A file that cannot be read is set aside, never deleted, and a new one, with a new
+``store`` token, takes its place. The schema has had a version from its first day; a newer one than ours is
+refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from alerts.alert import Alert, AlertState
+from alerts.sink import Lane, Message
+from gateway.effects import Commit
+from gateway.lanes import Draft, LaneKept, Waiting
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+create table meta (name text primary key, value text not null) without rowid;
+create table alert (alert_id text primary key, body blob not null) without rowid;
+create table outbox (
+    lane text not null, seq integer not null, body blob not null, primary key (lane, seq)
+) without rowid;
+create table waiting (
+    lane text not null, place integer not null, body blob not null, primary key (lane, place)
+) without rowid;
+create table kept (name text primary key, body blob not null) without rowid;
+"""
+
+
+class StoreFailed(Exception):
+    """The card cannot be read or written; the sentence says what happened."""
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """What was found on the card at the start."""
+
+    store: str
+    """The token of this database: a new one for a new card."""
+    alerts: tuple[Alert, ...]
+    lanes: dict[Lane, LaneKept]
+    kept: dict[str, bytes]
+    set_aside: str | None = None
+    """Name of the broken file that was set aside, if there was one."""
+
+
+class Store:
+    """The open database. Used by one thread at a time; it decides nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the database at ``path``. Raises StoreFailed if neither is possible."""
+        self._path = path
+        self.set_aside: str | None = None
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreFailed(
+                f"{path.parent}: cannot be made ({error.strerror}). Set state_dir to a folder that can."
+            ) from None
+        try:
+            self._database = self._open()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "file is not a database" not in str(error):
+                raise StoreFailed(
+                    f"{path}: {error}. Is the folder writable, the disk full, or another gateway running?"
+                ) from None
+            self.set_aside = self._set_aside_broken_file()
+            self._database = self._open()
+
+    def restore(self) -> Restored:
+        """Everything that was kept. Raises StoreFailed if the card cannot be read."""
+        try:
+            store = self._meta("store")
+            alerts = tuple(
+                msgspec.msgpack.decode(body, type=Alert)
+                for (body,) in self._database.execute("select body from alert order by alert_id")
+            )
+            lanes = {lane: self._restore_lane(lane) for lane in Lane}
+            kept = {
+                str(name): bytes(body) for name, body in self._database.execute("select name, body from kept")
+            }
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise StoreFailed(f"{self._path}: {error}") from error
+        return Restored(store=store, alerts=alerts, lanes=lanes, kept=kept, set_aside=self.set_aside)
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        """Write these commits in one transaction, in order. Raises StoreFailed, and then nothing was
+        written.
+        """
+        try:
+            with self._database:
+                self._database.execute("begin immediate")
+                for commit in commits:
+                    self._write(commit)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"{self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        try:
+            self._path.chmod(0o600)
+            database.execute("pragma journal_mode=wal")
+            database.execute("pragma synchronous=full")
+            version = database.execute("pragma user_version").fetchone()[0]
+            if version == 0:
+                with database:
+                    database.execute("begin immediate")
+                    for statement in _SCHEMA.split(";"):
+                        if statement.strip():
+                            database.execute(statement)
+                    database.execute("insert into meta values ('store', ?)", (f"s-{secrets.token_hex(4)}",))
+                    database.execute(f"pragma user_version={SCHEMA_VERSION}")
+            elif version > SCHEMA_VERSION:
+                raise StoreFailed(
+                    f"{self._path} was written by a newer Dripwatch (schema {version}, this one knows"
+                    f" {SCHEMA_VERSION}). Install that version again, or set state_dir to an empty folder."
+                )
+            (verdict,) = database.execute("pragma quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(str(verdict))
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _set_aside_broken_file(self) -> str:
+        aside = self._path.with_name(f"{self._path.name}.broken-{secrets.token_hex(4)}")
+        self._path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        return aside.name
+
+    def _meta(self, name: str) -> str:
+        row = self._database.execute("select value from meta where name = ?", (name,)).fetchone()
+        if row is None:
+            raise StoreFailed(f"{self._path}: {name!r} is missing in table meta")
+        return str(row[0])
+
+    def _restore_lane(self, lane: Lane) -> LaneKept:
+        row = self._database.execute(
+            "select value from meta where name = ?", (f"next_seq/{lane}",)
+        ).fetchone()
+        numbered = tuple(
+            msgspec.msgpack.decode(body, type=Message)
+            for (body,) in self._database.execute(
+                "select body from outbox where lane = ? order by seq", (lane,)
+            )
+        )
+        waiting = tuple(
+            Waiting(place=place, draft=msgspec.msgpack.decode(body, type=Draft))
+            for place, body in self._database.execute(
+                "select place, body from waiting where lane = ? order by place", (lane,)
+            )
+        )
+        return LaneKept(next_seq=int(row[0]) if row else 1, numbered=numbered, waiting=waiting)
+
+    def _write(self, commit: Commit) -> None:
+        execute = self._database.execute
+        for alert in commit.alerts:
+            if alert.state is AlertState.CLOSED:
+                execute("delete from alert where alert_id = ?", (alert.alert_id,))
+            else:
+                execute(
+                    "insert or replace into alert values (?, ?)",
+                    (alert.alert_id, msgspec.msgpack.encode(alert)),
+                )
+        for changes in commit.lanes:
+            lane = changes.lane
+            self._many(
+                "insert or replace into outbox values (?, ?, ?)",
+                ((lane, message.seq, msgspec.msgpack.encode(message)) for message in changes.numbered),
+            )
+            self._many(
+                "insert or replace into waiting values (?, ?, ?)",
+                ((lane, entry.place, msgspec.msgpack.encode(entry.draft)) for entry in changes.waiting),
+            )
+            self._many(
+                "delete from waiting where lane = ? and place = ?",
+                ((lane, place) for place in changes.no_longer_waiting),
+            )
+            if changes.released_up_to is not None:
+                execute("delete from outbox where lane = ? and seq <= ?", (lane, changes.released_up_to))
+            execute("insert or replace into meta values (?, ?)", (f"next_seq/{lane}", str(changes.next_seq)))
+        self._many("insert or replace into kept values (?, ?)", commit.kept)
+
+    def _many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        self._database.executemany(statement, rows)
