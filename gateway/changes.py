@@ -1,0 +1,55 @@
+"""What the engine decided: the only stream from which every way out is made (gateway/projections.py)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from alerts.alert import Alert
+from alerts.condition import Finding
+from drivers.reading import Reading
+from gateway.core.monitor import DeliveryStatus
+
+
+class AlertChanged(Struct, frozen=True, kw_only=True):
+    """An alert has a new revision."""
+
+    alert: Alert
+
+
+class EventHappened(Struct, frozen=True, kw_only=True):
+    """Something happened that is no alert (the ``info`` kinds)."""
+
+    pump: str
+    finding: Finding
+
+
+class PointTaken(Struct, frozen=True, kw_only=True):
+    """A reading, and what was expected of it."""
+
+    pump: str
+    reading: Reading
+    status: DeliveryStatus
+    t_ms: int
+    monotonic_ms: int | None
+
+
+class Answered(Struct, frozen=True, kw_only=True):
+    """Somebody asked for something, and this is what became of it; ``reason`` is ``None`` if it was done."""
+
+    id: str
+    reason: str | None
+
+
+class OrderAnswered(Struct, frozen=True, kw_only=True):
+    """What became of an order for this pump."""
+
+    pump: str
+    id: str
+    version: int
+    sha256: str
+    accepted: bool
+    reason: str | None
+    message: str
+
+
+Change = AlertChanged | EventHappened | PointTaken | Answered | OrderAnswered

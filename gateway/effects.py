@@ -1,0 +1,50 @@
+"""What the engine wants done, in the order in which it must be done: show, write, commit, release."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from alerts.alert import Alert
+from alerts.sink import Message
+from gateway.lanes import LaneChanges
+
+
+class Write(Struct, frozen=True, kw_only=True):
+    """Bytes for a pump: always one of the family's queries (drivers/family.py)."""
+
+    port: str
+    data: bytes
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    """What must be on the card, all of it or nothing, before anything of it is said."""
+
+    number: int
+    alerts: tuple[Alert, ...] = ()
+    """New revisions; a closed one is forgotten."""
+    lanes: tuple[LaneChanges, ...] = ()
+    kept: tuple[tuple[str, bytes], ...] = ()
+    """Whatever the engine must find again after a restart, by name."""
+
+
+class Send(Struct, frozen=True, kw_only=True):
+    """A message that may leave now; ``token`` comes back with the broker's confirmation."""
+
+    message: Message
+    token: int
+
+
+class Effects(Struct, frozen=True, kw_only=True):
+    """All that follows from one input."""
+
+    show: str | None = None
+    """One line for a person at the gateway, when it has changed."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the engineer's log."""
+    writes: tuple[Write, ...] = ()
+    commit: Commit | None = None
+    sends: tuple[Send, ...] = ()
+    wake_in_ms: int = 0
+    """How long after this input the loop may wait for the next one."""
+    stop: bool = False
+    """Everything has been said that can be: the loop may end."""

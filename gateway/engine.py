@@ -1,0 +1,1017 @@
+"""The one place that decides: ``Engine.handle(input) -> Effects``. No port, no thread, no clock, no file.
+
+Order of thought for each input: what the time is on the continuous axis; what the input says; which timers
+are up; what of all that leaves by which way; what must be on the card first. The loop in gateway/run.py
+performs the effects and puts what comes of them back into the inbox.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from alerts import wire
+from alerts.alert import Alert, AlertState
+from alerts.catalogue import highest_urgency, respond_within_s
+from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
+from alerts.inhibition import Inhibition, InhibitionState, Phase
+from alerts.lifecycle import AlertBook, When
+from alerts.mqtt import BrokerConfirmed, BrokerConnected, BrokerLost, BrokerMessage, BrokerRefused
+from alerts.sink import Lane as LaneName
+from alerts.sink import Message
+from drivers.family import Family, PumpOnLine, Session
+from drivers.reading import LinkFault, PumpState, Reading
+from gateway import projections
+from gateway.changes import AlertChanged, Answered, Change, EventHappened, OrderAnswered, PointTaken
+from gateway.core.monitor import Monitor
+from gateway.core.prescription import Prescription
+from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineState
+from gateway.effects import Commit, Effects, Send, Write
+from gateway.inputs import (
+    BytesArrived,
+    CommitFailed,
+    Committed,
+    FromBroker,
+    Input,
+    PortLost,
+    PortOpened,
+    StopRequested,
+    Tick,
+)
+from gateway.lanes import Draft, Lane, LaneKept
+
+BEAT_EVERY_MS = 10_000
+STATE_EVERY_MS = 60_000
+STATE_WHILE_WATCHED_EVERY_MS = 10_000
+WATCH_HOLDS_MS = 30_000
+SIGN_OF_LIFE_EVERY_MS = 30_000
+"""How often what need not be written at once is written (mqtt page: telemetry each 30 s)."""
+TELEMETRY_POINTS_MAX = 100
+UNDATED_POINTS_WAIT_MS = 3_600_000
+"""So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
+TELEMETRY_WAITING_MAX = 4_032
+"""Full batches that may wait: seven days of four pumps at one reading each 6 s."""
+SILENT_AFTER_POLLS = 3
+SILENT_AFTER_MIN_MS = 10_000
+GARBLED_FOR_MS = 30_000
+RESYNC_AT_MOST_EVERY_MS = 60_000
+IDS_KEPT = 1_000
+"""Requests from the broker that are remembered, so that none is done twice (mqtt page)."""
+STOPPING_TAKES_MS = 3_000
+GATEWAY = "gateway"
+_NOT_YET = "not_allowed"
+_REFUSED_FOR_CONTENT = frozenset({0x90, 0x95, 0x99})
+"""MQTT 5: topic name invalid, packet too large, payload format invalid."""
+_NOT_AUTHORISED = 0x87
+_Kept = TypeVar("_Kept")
+
+
+class PumpSetup(Struct, frozen=True, kw_only=True):
+    """One pump, ready to be watched."""
+
+    pump: str
+    port: str
+    address: int | None
+    poll_ms: int
+    origin: str
+    driver_status: str
+    serial_number: str | None
+    prescription: Prescription | None
+    prescription_sha256: str | None
+
+
+class EngineSetup(Struct, frozen=True, kw_only=True):
+    """What the engine is told once."""
+
+    home: str
+    version: str
+    pumps: tuple[PumpSetup, ...]
+    families: Mapping[str, Family]
+    """By port."""
+    collector: str
+    """Whose receipts release a message; empty: the broker's confirmation does."""
+    mqtt: bool
+    """Whether there is a broker at all."""
+    boot: str
+    """A token for this start of the gateway."""
+    trusts_clock: bool = False
+
+
+class _PumpKept(Struct, frozen=True, kw_only=True):
+    """What is kept of a pump over a restart."""
+
+    prescription_sha256: str | None
+    monitor: bytes
+    inhibition: InhibitionState
+
+
+class _SignOfLife(Struct, frozen=True, kw_only=True):
+    """The last that is known of the start before."""
+
+    utc_ms: int
+    clean: bool
+    timeline: TimelineState
+
+
+class _Requests(Struct, frozen=True, kw_only=True):
+    """What has been answered, by id."""
+
+    answered: dict[str, str | None]
+
+
+class _CommitUnderWay(Struct, frozen=True, kw_only=True):
+    """What will be true once a commit is on the card."""
+
+    seqs: dict[LaneName, int]
+    told: dict[str, int]
+
+
+class _Pump:
+    """All that the engine holds of one pump. Only the engine touches it."""
+
+    def __init__(self, setup: PumpSetup, kept: _PumpKept | None) -> None:
+        self.setup = setup
+        self.monitor, self.inhibition = _resume(setup, kept)
+        self.reading: Reading | None = None
+        self.reading_t_ms: int | None = None
+        self.port_open = False
+        self.port_reason = ""
+        self.rejected_bytes = 0
+        self.garbled_since_t_ms: int | None = None
+        self.garbled = False
+        self.points: list[projections.Point] = []
+        self.points_since_t_ms: int | None = None
+        self.batch = 0
+        self.published: bytes | None = None
+        self.published_t_ms: int | None = None
+        self.wrong_pump = False
+
+    @property
+    def urgency(self) -> Urgency:
+        """What is at stake; without an order, the middle of the table."""
+        prescription = self.setup.prescription
+        return prescription.urgency if prescription else Urgency.TIMED
+
+    @property
+    def respond_within_s(self) -> dict[Priority, int]:
+        """How soon somebody must have acknowledged."""
+        prescription = self.setup.prescription
+        if prescription is None:
+            return respond_within_s(self.urgency)
+        return {priority: ms // 1000 for priority, ms in prescription.respond_within_ms.items()}
+
+    def link(self, t_ms: int) -> str:
+        """``up``, ``down``, ``silent`` or ``garbled`` (mqtt page, ``beat``)."""
+        if not self.port_open:
+            return "down"
+        silent_after_ms = max(SILENT_AFTER_POLLS * self.setup.poll_ms, SILENT_AFTER_MIN_MS)
+        if self.reading_t_ms is not None and t_ms - self.reading_t_ms <= silent_after_ms:
+            return "up"
+        return "garbled" if self.garbled_since_t_ms is not None else "silent"
+
+    def age_ms(self, t_ms: int) -> int | None:
+        """Age of the newest reading."""
+        return None if self.reading_t_ms is None else t_ms - self.reading_t_ms
+
+    def kept(self) -> bytes:
+        """What must be found again after a restart."""
+        return msgspec.msgpack.encode(
+            _PumpKept(
+                prescription_sha256=self.setup.prescription_sha256,
+                monitor=self.monitor.snapshot(),
+                inhibition=self.inhibition.state,
+            )
+        )
+
+
+def _resume(setup: PumpSetup, kept: _PumpKept | None) -> tuple[Monitor, Inhibition]:
+    urgency = setup.prescription.urgency if setup.prescription else Urgency.TIMED
+    if kept is not None and kept.prescription_sha256 == setup.prescription_sha256:
+        try:
+            monitor = Monitor.restore(setup.pump, setup.prescription, kept.monitor, poll_ms=setup.poll_ms)
+        except ValueError:
+            # Written by another version: the infusion is joined as one that is found running.
+            pass
+        else:
+            return monitor, Inhibition(urgency, kept.inhibition)
+    return Monitor(setup.pump, setup.prescription, poll_ms=setup.poll_ms), Inhibition(urgency)
+
+
+class _Turn:
+    """What is gathered while one input is handled."""
+
+    def __init__(self, moment: Moment, instant: Instant) -> None:
+        self.moment = moment
+        self.instant = instant
+        self.t_ms = instant.t_ms
+        self.when = When(t_ms=instant.t_ms, utc_ms=instant.utc_ms)
+        self.changes: list[Change] = []
+        self.notes: list[str] = []
+        self.writes: list[Write] = []
+        self.alerts: list[Alert] = []
+        self.urgent_pumps: set[str] = set()
+        """Pumps whose state must be on the card together with what was decided."""
+        self.open_changed = False
+
+
+class Engine:
+    """Sessions, core, alert life and lanes, stepped by one input at a time."""
+
+    def __init__(
+        self,
+        setup: EngineSetup,
+        *,
+        store: str,
+        alerts: Iterable[Alert],
+        lanes: Mapping[LaneName, LaneKept],
+        kept: Mapping[str, bytes],
+        set_aside: str | None = None,
+    ) -> None:
+        self.setup = setup
+        self.store = store
+        sign_of_life = _decoded(kept.get("sign_of_life"), _SignOfLife)
+        next_number = _decoded(kept.get("next_alert"), int) or 1
+        self.book = AlertBook(alerts, store=store, next_number=next_number)
+        self._interrupted = sign_of_life if sign_of_life is not None and not sign_of_life.clean else None
+        if self._interrupted is not None:
+            self.book.skip_revs()
+        self._set_aside = set_aside
+        self._timeline = Timeline(sign_of_life.timeline if sign_of_life else None)
+        self._instant: Instant | None = None
+        self._first_utc_ms: int | None = None
+        self._pumps = {
+            pump.pump: _Pump(pump, _decoded(kept.get(f"pump/{pump.pump}"), _PumpKept)) for pump in setup.pumps
+        }
+        self._gateway_inhibition = Inhibition(
+            self._highest_urgency(), _decoded(kept.get("pump/gateway"), InhibitionState)
+        )
+        self._ports: dict[str, list[_Pump]] = {}
+        for pump in self._pumps.values():
+            self._ports.setdefault(pump.setup.port, []).append(pump)
+        self._sessions: dict[str, Session] = {
+            port: setup.families[port].open_session(
+                [
+                    PumpOnLine(pump=pump.setup.pump, address=pump.setup.address, poll_ms=pump.setup.poll_ms)
+                    for pump in pumps
+                ]
+            )
+            for port, pumps in self._ports.items()
+        }
+        self._speaker = projections.Speaker(home=setup.home, store=store, boot=setup.boot)
+        self._lanes = {
+            LaneName.ALERTS: Lane(
+                LaneName.ALERTS, lanes.get(LaneName.ALERTS, LaneKept()), self._number_draft
+            ),
+            LaneName.TELEMETRY: Lane(
+                LaneName.TELEMETRY,
+                lanes.get(LaneName.TELEMETRY, LaneKept()),
+                self._number_draft,
+                waiting_max=TELEMETRY_WAITING_MAX,
+            ),
+        }
+        requests = _decoded(kept.get("requests"), _Requests)
+        self._answered: OrderedDict[str, str | None] = OrderedDict(requests.answered if requests else {})
+        self._next_commit = 1
+        self._commits_under_way: OrderedDict[int, _CommitUnderWay] = OrderedDict()
+        self._told: dict[str, int] = _decoded(kept.get("told"), dict[str, int]) or {}
+        """Open alerts as the committed messages tell them: what ``beat`` and ``open`` count."""
+        self._told_when_committed = dict(self._told)
+        self._next_token = 1
+        self._tokens: dict[int, tuple[LaneName, int]] = {}
+        self._connected = False
+        self._packet_max: int | None = None
+        self._next_beat_t_ms = 0
+        self._next_sign_of_life_t_ms: int | None = None
+        self._resync_t_ms: int | None = None
+        self._watched_t_ms: int | None = None
+        self._storage_failing = False
+        self._inbox_losses = 0
+        self._overloaded_now = False
+        self._ignored = 0
+        self._stopping_since_t_ms: int | None = None
+        self._said_goodbye = False
+        self._loose: list[Message] = []
+        self._shown: str | None = None
+
+    @property
+    def alerts_next_seq(self) -> int:
+        """The number that the next message of the alerts lane will get."""
+        return self._lanes[LaneName.ALERTS].next_seq
+
+    # -- what happened -----------------------------------------------------------------------------
+
+    def handle(self, happened: Input) -> Effects:
+        """Take one input; return all that follows from it."""
+        turn = self._begin(happened.moment)
+        match happened:
+            case BytesArrived():
+                self._bytes_arrived(turn, happened)
+            case Tick():
+                self._overloaded(turn, happened.inbox_losses)
+            case FromBroker():
+                self._from_broker(turn, happened)
+            case Committed():
+                self._committed(turn, happened.number)
+            case CommitFailed():
+                self._commit_failed(turn, happened)
+            case PortOpened():
+                self._port_opened(turn, happened.port)
+            case PortLost():
+                self._port_lost(turn, happened)
+            case StopRequested():
+                self._stopping_since_t_ms = turn.t_ms
+        self._timers(turn)
+        self._project(turn)
+        return self._effects(turn)
+
+    def _begin(self, moment: Moment) -> _Turn:
+        instant = self._timeline.at(moment)
+        if instant is None:
+            # Two happenings within one millisecond, or out of order between threads: no time has passed.
+            assert self._instant is not None
+            instant = msgspec.structs.replace(self._instant, gap=GapKind.NONE, stepped_ms=0)
+        first = self._instant is None
+        self._instant = instant
+        turn = _Turn(moment, instant)
+        if first:
+            self._first(turn)
+        if instant.stepped_ms:
+            turn.notes.append(f"the wall clock was set by {instant.stepped_ms / 1000:+.1f} s")
+        return turn
+
+    def _first(self, turn: _Turn) -> None:
+        """What there is to say once, at the start."""
+        self._next_sign_of_life_t_ms = turn.t_ms
+        if self._interrupted is not None:
+            was_utc_ms = self._interrupted.utc_ms
+            clock_is_good = turn.moment.synced and turn.instant.gap is not GapKind.RESTART_UNKNOWN
+            length = (
+                f"for about {_span(turn.instant.utc_ms - was_utc_ms)}"
+                if clock_is_good
+                else "for an unknown time"
+            )
+            self._about_gateway(
+                turn,
+                Kind.MONITORING_INTERRUPTED,
+                Verdict.PRESENT,
+                f"The gateway was not watching {length}: it stopped without being asked to."
+                " What the pump counted meanwhile is judged now.",
+                since_utc_ms=was_utc_ms,
+            )
+        if self._set_aside is not None:
+            self._about_gateway(
+                turn,
+                Kind.STORAGE_FAILING,
+                Verdict.PRESENT,
+                "The gateway's database could not be read and was set aside; alerts that were open in it are"
+                " not known here any more. Check the memory card.",
+                code="set_aside",
+            )
+        for pump in self._pumps.values():
+            missing = pump.setup.prescription is None
+            self._about_pump(
+                turn,
+                pump,
+                Kind.NO_PRESCRIPTION,
+                Verdict.PRESENT if missing else Verdict.ABSENT,
+                "No valid prescription is known for this pump: only what the pump says itself is watched."
+                if missing
+                else "",
+            )
+            if pump.monitor.next_wake_t_ms() is not None or missing:
+                turn.urgent_pumps.add(pump.setup.pump)
+        configured = {*self._pumps, GATEWAY}
+        for token in {alert.pump for alert in self.book.open.values()} - configured:
+            self._alerts_changed(turn, self.book.withdraw(token, turn.when))
+
+    def _port_opened(self, turn: _Turn, port: str) -> None:
+        self._sessions[port].opened(turn.t_ms)
+        for pump in self._ports[port]:
+            pump.port_open = True
+        turn.notes.append(f"port {port}: open")
+
+    def _port_lost(self, turn: _Turn, happened: PortLost) -> None:
+        for pump in self._ports[happened.port]:
+            pump.port_open = False
+            pump.garbled_since_t_ms = None
+            pump.port_reason = happened.reason
+        turn.notes.append(f"port {happened.port}: {happened.reason}")
+
+    def _bytes_arrived(self, turn: _Turn, happened: BytesArrived) -> None:
+        pumps = self._ports[happened.port]
+        for fact in self._sessions[happened.port].receive(happened.data, turn.t_ms):
+            if isinstance(fact, LinkFault):
+                for pump in pumps:
+                    pump.rejected_bytes += fact.byte_count
+                    if pump.garbled_since_t_ms is None:
+                        pump.garbled_since_t_ms = turn.t_ms
+                turn.notes.append(
+                    f"port {happened.port}: {fact.byte_count} bytes make no sense"
+                    f" ({fact.kind}{': ' if fact.detail else ''}{fact.detail}),"
+                    f" beginning {fact.sample[:16].hex(' ')}"
+                )
+            else:
+                self._reading(turn, self._pumps[fact.pump], fact)
+
+    def _reading(self, turn: _Turn, pump: _Pump, reading: Reading) -> None:
+        pump.garbled_since_t_ms = None
+        expected_serial = pump.setup.serial_number
+        if expected_serial is not None and reading.serial is not None:
+            wrong = reading.serial != expected_serial
+            if wrong is not pump.wrong_pump:
+                pump.wrong_pump = wrong
+                self._about_pump(
+                    turn,
+                    pump,
+                    Kind.WRONG_PUMP,
+                    Verdict.PRESENT if wrong else Verdict.ABSENT,
+                    "Another pump than the configured one answers on this port: its readings are not used."
+                    if wrong
+                    else "",
+                )
+        if pump.wrong_pump:
+            return
+        pump.reading = reading
+        pump.reading_t_ms = turn.t_ms
+        self._found(turn, pump, pump.monitor.step(turn.instant, reading))
+        turn.changes.append(
+            PointTaken(
+                pump=pump.setup.pump,
+                reading=reading,
+                status=pump.monitor.status(turn.instant),
+                t_ms=turn.t_ms,
+                monotonic_ms=turn.moment.monotonic_ms,
+            )
+        )
+
+    def _overloaded(self, turn: _Turn, losses: int) -> None:
+        if losses != self._inbox_losses:
+            lost, self._inbox_losses = losses - self._inbox_losses, losses
+            self._about_gateway(
+                turn,
+                Kind.OVERLOADED,
+                Verdict.PRESENT,
+                f"The gateway could not keep up: {lost} happenings were not looked at.",
+            )
+            self._overloaded_now = True
+        elif self._overloaded_now:
+            self._overloaded_now = False
+            self._about_gateway(turn, Kind.OVERLOADED, Verdict.ABSENT, "")
+
+    # -- the broker --------------------------------------------------------------------------------
+
+    def _from_broker(self, turn: _Turn, happened: FromBroker) -> None:
+        event = happened.event
+        match event:
+            case BrokerConnected():
+                self._connected = True
+                self._packet_max = event.maximum_packet_size
+                self._tokens.clear()
+                for lane in self._lanes.values():
+                    lane.connected(turn.t_ms)
+                self._next_beat_t_ms = turn.t_ms
+                self._loose.append(
+                    self._speaker.status(
+                        turn.instant.utc_ms,
+                        turn.moment.synced,
+                        online=True,
+                        version=self.setup.version,
+                        pumps=tuple(self._pumps),
+                    )
+                )
+                turn.open_changed = True
+                for pump in self._pumps.values():
+                    pump.published = None
+                turn.notes.append("broker: connected")
+            case BrokerLost():
+                if self._connected:
+                    turn.notes.append(f"broker: {event.reason}")
+                self._connected = False
+                self._loose.clear()
+            case BrokerRefused():
+                self._connected = False
+                self._loose.clear()
+                turn.notes.append(f"broker: {event.reason}")
+            case BrokerConfirmed():
+                self._confirmed(turn, event)
+            case BrokerMessage():
+                self._from_the_nurses(turn, event)
+
+    def _confirmed(self, turn: _Turn, event: BrokerConfirmed) -> None:
+        what = self._tokens.pop(event.token, None)
+        if what is None:
+            return
+        lane, seq = self._lanes[what[0]], what[1]
+        if event.reason_code in _REFUSED_FOR_CONTENT and (message := lane.held(seq)) is not None:
+            turn.notes.append(f"broker: refuses {message.topic} for its content (code {event.reason_code})")
+            lane.replace(
+                seq,
+                self._speaker.void(
+                    turn.instant.utc_ms, lane.name, seq, f"refused by the broker: {event.reason_code}"
+                ),
+            )
+        elif event.reason_code >= 0x80:
+            advice = (
+                f"give user {self.setup.home!r} the right to write dripwatch/v1/{self.setup.home}/up/#"
+                if event.reason_code == _NOT_AUTHORISED
+                else "see the broker's log"
+            )
+            turn.notes.append(
+                f"broker: refuses message {seq} of lane {lane.name} (code {event.reason_code}): {advice}"
+            )
+        elif not self.setup.collector:
+            lane.confirmed(seq, turn.t_ms)
+
+    def _from_the_nurses(self, turn: _Turn, event: BrokerMessage) -> None:
+        place = wire.parse_topic(event.topic)
+        if place is None or place.home != self.setup.home or place.direction is not wire.Direction.DOWN:
+            self._ignored += 1
+            return
+        if event.retain and place.what != "order":
+            self._ignored += 1
+            return
+        try:
+            match place.what:
+                case "receipt":
+                    self._receipt(turn, wire.decode(event.payload, wire.Receipt))
+                case "ack":
+                    self._ack(turn, wire.decode(event.payload, wire.Ack))
+                case "resync":
+                    self._resync(turn, wire.decode(event.payload, wire.Resync))
+                case "watch":
+                    wire.decode(event.payload, wire.Watch)
+                    self._watched_t_ms = turn.t_ms
+                case "absence":
+                    absence = wire.decode(event.payload, wire.Absence)
+                    self._answer(turn, absence.id, _NOT_YET)
+                case "order":
+                    self._order(turn, place.pump, wire.decode(event.payload, wire.Order))
+                case _:
+                    self._ignored += 1
+        except wire.WireError as error:
+            self._ignored += 1
+            turn.notes.append(f"broker: a message on {event.topic} cannot be read: {error}")
+
+    def _receipt(self, turn: _Turn, receipt: wire.Receipt) -> None:
+        if (
+            receipt.store != self.store
+            or receipt.collector != self.setup.collector
+            or not self.setup.collector
+        ):
+            self._ignored += 1
+            return
+        for name, seq in ((LaneName.ALERTS, receipt.alerts), (LaneName.TELEMETRY, receipt.telemetry)):
+            if not self._lanes[name].receipt(seq, turn.t_ms):
+                self._ignored += 1
+
+    def _ack(self, turn: _Turn, ack: wire.Ack) -> None:
+        if self._answered_before(turn, ack.id):
+            return
+        reason, alert = self.book.acknowledge(
+            ack.alert_id,
+            ack.rev,
+            ack.by,
+            sent_utc_ms=ack.time.utc_ms,
+            clock_synced=turn.moment.synced,
+            when=turn.when,
+        )
+        if alert is not None:
+            self._alerts_changed(turn, [alert])
+        self._answer(turn, ack.id, reason)
+
+    def _resync(self, turn: _Turn, resync: wire.Resync) -> None:
+        if self._answered_before(turn, resync.id):
+            return
+        if self._resync_t_ms is not None and turn.t_ms - self._resync_t_ms < RESYNC_AT_MOST_EVERY_MS:
+            self._answer(turn, resync.id, _NOT_YET)
+            return
+        self._resync_t_ms = turn.t_ms
+        for alert in self.book.open.values():
+            turn.changes.append(AlertChanged(alert=alert))
+        self._answer(turn, resync.id, None)
+
+    def _order(self, turn: _Turn, pump: str | None, order: wire.Order) -> None:
+        if pump not in self._pumps or self._answered_before(turn, order.id):
+            return
+        self._remember(order.id, "invalid")
+        turn.changes.append(
+            OrderAnswered(
+                pump=pump,
+                id=order.id,
+                version=order.version,
+                sha256=order.sha256,
+                accepted=False,
+                reason="invalid",
+                message="This version of Dripwatch reads prescriptions from files only: not in force.",
+            )
+        )
+
+    def _answered_before(self, turn: _Turn, request: str) -> bool:
+        if request not in self._answered:
+            return False
+        turn.changes.append(Answered(id=request, reason=self._answered[request]))
+        return True
+
+    def _answer(self, turn: _Turn, request: str, reason: str | None) -> None:
+        self._remember(request, reason)
+        turn.changes.append(Answered(id=request, reason=reason))
+
+    def _remember(self, request: str, reason: str | None) -> None:
+        self._answered[request] = reason
+        while len(self._answered) > IDS_KEPT:
+            self._answered.popitem(last=False)
+
+    # -- the card ----------------------------------------------------------------------------------
+
+    def _committed(self, turn: _Turn, number: int) -> None:
+        while self._commits_under_way and next(iter(self._commits_under_way)) <= number:
+            _, under_way = self._commits_under_way.popitem(last=False)
+            for name, seq in under_way.seqs.items():
+                self._lanes[name].committed(seq)
+            if under_way.told != self._told:
+                self._told = under_way.told
+                turn.open_changed = True
+        if self._storage_failing:
+            self._storage_failing = False
+            self._about_gateway(turn, Kind.STORAGE_FAILING, Verdict.ABSENT, "")
+
+    def _commit_failed(self, turn: _Turn, happened: CommitFailed) -> None:
+        turn.notes.append(f"card: {happened.reason}; trying again")
+        if not self._storage_failing:
+            self._storage_failing = True
+            self._about_gateway(
+                turn,
+                Kind.STORAGE_FAILING,
+                Verdict.PRESENT,
+                "The gateway cannot write to its memory card; alerts wait for it. Is the card full?",
+            )
+
+    # -- findings and alerts -----------------------------------------------------------------------
+
+    def _found(self, turn: _Turn, pump: _Pump, findings: Iterable[Finding]) -> None:
+        findings = tuple(findings)
+        if not findings:
+            return
+        turn.urgent_pumps.add(pump.setup.pump)
+        self._decide(turn, pump.setup.pump, pump.urgency, pump.respond_within_s, pump.inhibition, findings)
+
+    def _decide(
+        self,
+        turn: _Turn,
+        pump: str,
+        urgency: Urgency,
+        respond_within_s: Mapping[Priority, int],
+        inhibition: Inhibition,
+        findings: Iterable[Finding],
+    ) -> None:
+        for transition in inhibition.apply(findings):
+            if transition.priority is Priority.INFO:
+                if transition.phase is Phase.START:
+                    turn.changes.append(EventHappened(pump=pump, finding=transition.finding))
+                continue
+            alert = self.book.condition(pump, urgency, respond_within_s, transition, turn.when)
+            if alert is not None:
+                self._alerts_changed(turn, [alert])
+
+    def _about_pump(self, turn: _Turn, pump: _Pump, kind: Kind, verdict: Verdict, message: str) -> None:
+        """A condition of the monitoring of one pump, which the engine itself sees."""
+        self._found(
+            turn,
+            pump,
+            (
+                Finding(
+                    kind=kind,
+                    verdict=verdict,
+                    at_ms=turn.t_ms,
+                    at_utc_ms=turn.instant.utc_ms,
+                    message=message,
+                ),
+            ),
+        )
+
+    def _about_gateway(
+        self,
+        turn: _Turn,
+        kind: Kind,
+        verdict: Verdict,
+        message: str,
+        *,
+        code: str | None = None,
+        since_utc_ms: int | None = None,
+    ) -> None:
+        """A condition of the gateway itself."""
+        urgency = self._highest_urgency()
+        finding = Finding(
+            kind=kind,
+            verdict=verdict,
+            at_ms=turn.t_ms,
+            at_utc_ms=turn.instant.utc_ms,
+            code=code,
+            since_utc_ms=since_utc_ms,
+            message=message,
+        )
+        turn.urgent_pumps.add(GATEWAY)
+        within_s = respond_within_s(urgency)
+        self._decide(turn, GATEWAY, urgency, within_s, self._gateway_inhibition, (finding,))
+
+    def _alerts_changed(self, turn: _Turn, alerts: Iterable[Alert]) -> None:
+        for alert in alerts:
+            turn.alerts.append(alert)
+            turn.changes.append(AlertChanged(alert=alert))
+
+    def _highest_urgency(self) -> Urgency:
+        return highest_urgency(pump.urgency for pump in self._pumps.values())
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def _timers(self, turn: _Turn) -> None:
+        for pump in self._pumps.values():
+            wake_t_ms = pump.monitor.next_wake_t_ms()
+            if (wake_t_ms is not None and wake_t_ms <= turn.t_ms) or turn.instant.gap is not GapKind.NONE:
+                self._found(turn, pump, pump.monitor.step(turn.instant, None))
+            self._watch_the_link(turn, pump)
+        next_due_t_ms = self.book.next_due_t_ms()
+        if next_due_t_ms is not None and next_due_t_ms <= turn.t_ms:
+            self._alerts_changed(turn, self.book.due(turn.when))
+        for port, session in self._sessions.items():
+            if self._ports[port][0].port_open and session.next_due_ms() <= turn.t_ms:
+                data = session.due(turn.t_ms)
+                if data:
+                    assert self.setup.families[port].may_send(data), (
+                        "a session may send nothing but its queries"
+                    )
+                    turn.writes.append(Write(port=port, data=data))
+
+    def _watch_the_link(self, turn: _Turn, pump: _Pump) -> None:
+        since_t_ms = pump.garbled_since_t_ms
+        garbled = since_t_ms is not None and turn.t_ms - since_t_ms >= GARBLED_FOR_MS
+        if garbled and not pump.garbled:
+            pump.garbled = True
+            self._about_pump(
+                turn,
+                pump,
+                Kind.GARBLED_LINK,
+                Verdict.PRESENT,
+                "What comes from the pump makes no sense: check the cable and its plugs.",
+            )
+        elif pump.garbled and pump.link(turn.t_ms) == "up":
+            pump.garbled = False
+            self._about_pump(turn, pump, Kind.GARBLED_LINK, Verdict.ABSENT, "")
+
+    # -- ways out ----------------------------------------------------------------------------------
+
+    def _project(self, turn: _Turn) -> None:
+        speaker, utc_ms, synced = self._speaker, turn.instant.utc_ms, turn.moment.synced
+        for change in turn.changes:
+            match change:
+                case AlertChanged(alert=alert):
+                    self._lanes[LaneName.ALERTS].put(speaker.alert(alert, turn.t_ms, synced))
+                case EventHappened():
+                    self._lanes[LaneName.ALERTS].put(speaker.event(change, turn.t_ms, synced))
+                case Answered():
+                    self._lanes[LaneName.ALERTS].put(speaker.answer(change, turn.t_ms, utc_ms, synced))
+                case OrderAnswered():
+                    self._lanes[LaneName.ALERTS].put(speaker.order(change, turn.t_ms, utc_ms, synced))
+                case PointTaken():
+                    pump = self._pumps[change.pump]
+                    pump.points.append(projections.point(change))
+                    if pump.points_since_t_ms is None:
+                        pump.points_since_t_ms = turn.t_ms
+        for pump in self._pumps.values():
+            self._gather_telemetry(turn, pump)
+
+    def _gather_telemetry(self, turn: _Turn, pump: _Pump) -> None:
+        if not pump.points or pump.points_since_t_ms is None:
+            return
+        stopping = self._stopping_since_t_ms is not None
+        undated = not turn.moment.synced and turn.t_ms - pump.points[0].t_ms < UNDATED_POINTS_WAIT_MS
+        due = (
+            len(pump.points) >= TELEMETRY_POINTS_MAX
+            or turn.t_ms - pump.points_since_t_ms >= SIGN_OF_LIFE_EVERY_MS
+        )
+        if not stopping and (undated or not due):
+            return
+        lane = self._lanes[LaneName.TELEMETRY]
+        pump.points_since_t_ms = turn.t_ms
+        while pump.points:
+            batch = pump.points[:TELEMETRY_POINTS_MAX]
+            leaves_now = lane.has_room
+            lane.put(
+                self._speaker.telemetry(
+                    pump.setup.pump, pump.batch, batch, turn.t_ms, turn.instant.utc_ms, turn.moment.synced
+                )
+            )
+            if len(batch) < TELEMETRY_POINTS_MAX and not leaves_now:
+                # It waits, and further points go into the same batch.
+                return
+            pump.batch += 1
+            pump.points = pump.points[TELEMETRY_POINTS_MAX:]
+        pump.points_since_t_ms = None
+
+    def _number_draft(self, draft: Draft, seq: int) -> bytes:
+        assert self._instant is not None
+        return self._speaker.numbered(draft, seq, self._instant.t_ms)
+
+    def _effects(self, turn: _Turn) -> Effects:
+        for lane in self._lanes.values():
+            lane.number(turn.t_ms)
+        commit = self._commit(turn)
+        sends = self._sends(turn)
+        stopped = self._stopped(turn)
+        show = self._status_line(turn)
+        return Effects(
+            show=show,
+            notes=tuple(turn.notes),
+            writes=tuple(turn.writes),
+            commit=commit,
+            sends=tuple(sends),
+            wake_in_ms=self._wake_in_ms(turn),
+            stop=stopped,
+        )
+
+    def _commit(self, turn: _Turn) -> Commit | None:
+        urgent = (
+            bool(turn.alerts)
+            or bool(turn.urgent_pumps)
+            or any(lane.must_commit for lane in self._lanes.values())
+            or (self._stopping_since_t_ms == turn.t_ms)
+        )
+        assert self._next_sign_of_life_t_ms is not None
+        if not urgent and turn.t_ms < self._next_sign_of_life_t_ms:
+            return None
+        periodic = turn.t_ms >= self._next_sign_of_life_t_ms or self._stopping_since_t_ms is not None
+        if periodic:
+            self._next_sign_of_life_t_ms = turn.t_ms + SIGN_OF_LIFE_EVERY_MS
+        lanes = tuple(changes for lane in self._lanes.values() if not (changes := lane.take_changes()).empty)
+        kept: list[tuple[str, bytes]] = [
+            (
+                "sign_of_life",
+                msgspec.msgpack.encode(
+                    _SignOfLife(
+                        utc_ms=turn.instant.utc_ms,
+                        clean=self._stopping_since_t_ms is not None,
+                        timeline=self._timeline.state,
+                    )
+                ),
+            ),
+            ("next_alert", msgspec.msgpack.encode(self.book.next_number)),
+            ("requests", msgspec.msgpack.encode(_Requests(answered=dict(self._answered)))),
+            ("pump/gateway", msgspec.msgpack.encode(self._gateway_inhibition.state)),
+        ]
+        numbered = [message for changes in lanes for message in changes.numbered]
+        self._told_when_committed = projections.told(self._told_when_committed, numbered)
+        kept.append(("told", msgspec.msgpack.encode(self._told_when_committed)))
+        kept.extend(
+            (f"pump/{token}", pump.kept())
+            for token, pump in self._pumps.items()
+            if periodic or token in turn.urgent_pumps
+        )
+        number = self._next_commit
+        self._next_commit += 1
+        self._commits_under_way[number] = _CommitUnderWay(
+            seqs={name: lane.next_seq - 1 for name, lane in self._lanes.items()},
+            told=self._told_when_committed,
+        )
+        return Commit(number=number, alerts=tuple(turn.alerts), lanes=lanes, kept=tuple(kept))
+
+    def _sends(self, turn: _Turn) -> list[Send]:
+        if not self._connected:
+            return []
+        sends = [self._send(message) for message in self._loose]
+        self._loose.clear()
+        for lane in self._lanes.values():
+            sends.extend(self._send(message) for message in lane.to_send(turn.t_ms))
+        utc_ms, synced = turn.instant.utc_ms, turn.moment.synced
+        as_of = self._lanes[LaneName.ALERTS].committed_seq
+        if turn.open_changed:
+            sends.append(self._send(self._speaker.open(self._told, as_of, utc_ms, synced)))
+        for pump in self._pumps.values():
+            message = self._state_message(turn, pump)
+            if message is not None:
+                sends.append(self._send(message))
+        if turn.t_ms >= self._next_beat_t_ms:
+            self._next_beat_t_ms = turn.t_ms + BEAT_EVERY_MS
+            sends.append(
+                self._send(
+                    self._speaker.beat(
+                        utc_ms,
+                        synced,
+                        told_alerts=self._told,
+                        as_of=as_of,
+                        lanes={name: (lane.oldest, lane.next_seq) for name, lane in self._lanes.items()},
+                        pumps={
+                            token: (pump.link(turn.t_ms), pump.age_ms(turn.t_ms))
+                            for token, pump in self._pumps.items()
+                        },
+                    )
+                )
+            )
+        return sends
+
+    def _send(self, message: Message) -> Send:
+        token = self._next_token
+        self._next_token += 1
+        if message.lane is not None and message.seq is not None:
+            self._tokens[token] = (message.lane, message.seq)
+        return Send(message=message, token=token)
+
+    def _state_message(self, turn: _Turn, pump: _Pump) -> Message | None:
+        """The pump's state, if it is time for it: on change, each minute, more often while watched."""
+        status = pump.monitor.status(turn.instant)
+        link = pump.link(turn.t_ms)
+        essence = projections.essence(pump.reading, status, link)
+        watched = self._watched_t_ms is not None and turn.t_ms - self._watched_t_ms <= WATCH_HOLDS_MS
+        every_ms = STATE_WHILE_WATCHED_EVERY_MS if watched else STATE_EVERY_MS
+        due = pump.published_t_ms is None or turn.t_ms - pump.published_t_ms >= every_ms
+        if essence == pump.published and not due:
+            return None
+        pump.published = essence
+        pump.published_t_ms = turn.t_ms
+        return self._speaker.state(
+            pump.setup.pump,
+            turn.instant.utc_ms,
+            turn.moment.synced,
+            reading=pump.reading,
+            age_ms=pump.age_ms(turn.t_ms),
+            status=status,
+            urgency=pump.urgency,
+            origin=pump.setup.origin,
+            driver_status=pump.setup.driver_status,
+        )
+
+    def _stopped(self, turn: _Turn) -> bool:
+        """Whether a requested stop is complete: everything on the card, and the goodbye handed to the
+        broker.
+        """
+        if self._stopping_since_t_ms is None:
+            return False
+        given_up = turn.t_ms - self._stopping_since_t_ms >= STOPPING_TAKES_MS
+        return given_up or not self._commits_under_way
+
+    def last_will(self, moment: Moment) -> Message:
+        """What the broker is to say when the gateway is lost; its ``time`` is that of connecting."""
+        return self._speaker.status(
+            moment.utc_ms, moment.synced, online=False, version=self.setup.version, pumps=tuple(self._pumps)
+        )
+
+    def goodbye(self, moment: Moment) -> Message | None:
+        """The status for a clean stop, to be sent last; ``None`` while there is no broker."""
+        if not self._connected:
+            return None
+        return self.last_will(moment)
+
+    def _wake_in_ms(self, turn: _Turn) -> int:
+        wakes: list[int | None] = [turn.t_ms + 1_000, self._next_sign_of_life_t_ms, self.book.next_due_t_ms()]
+        wakes.extend(pump.monitor.next_wake_t_ms() for pump in self._pumps.values())
+        wakes.extend(
+            session.next_due_ms()
+            for port, session in self._sessions.items()
+            if self._ports[port][0].port_open
+        )
+        if self._connected:
+            wakes.append(self._next_beat_t_ms)
+            wakes.extend(lane.next_resend_t_ms() for lane in self._lanes.values())
+        return max(0, min(wake for wake in wakes if wake is not None) - turn.t_ms)
+
+    def _status_line(self, turn: _Turn) -> str | None:
+        """One line for the person at the gateway; ``None`` if it has not changed."""
+        parts = [
+            "broker connected"
+            if self._connected
+            else "no broker"
+            if self.setup.mqtt
+            else "no broker configured"
+        ]
+        for token, pump in self._pumps.items():
+            reading = pump.reading
+            said = f"{reading.state}" if reading is not None else PumpState.UNKNOWN
+            verdict = pump.monitor.status(turn.instant).verdict
+            parts.append(
+                f"{token}: link {pump.link(turn.t_ms)}, pump says {said}, {verdict.replace('_', ' ')}"
+            )
+        open_now = [alert for alert in self.book.open.values() if alert.state is not AlertState.LATCHED]
+        parts.append(f"{len(open_now)} open alerts" if len(open_now) != 1 else "1 open alert")
+        line = "; ".join(parts)
+        if line == self._shown:
+            return None
+        self._shown = line
+        return line
+
+
+def _decoded(data: bytes | None, type_: type[_Kept]) -> _Kept | None:
+    if data is None:
+        return None
+    return msgspec.msgpack.decode(data, type=type_)
+
+
+def _span(duration_ms: int) -> str:
+    seconds = max(0, duration_ms) // 1000
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7_200:
+        return f"{seconds // 60} min"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -1,0 +1,70 @@
+"""Everything that can happen to the gateway. One inbox, one type for each happening, each with its time."""
+
+from __future__ import annotations
+
+from alerts.mqtt import BrokerEvent
+from msgspec import Struct
+
+from gateway.core.timeline import Moment
+
+
+class Tick(Struct, frozen=True, kw_only=True):
+    """Time has passed and nothing else."""
+
+    moment: Moment
+    inbox_losses: int = 0
+    """How many happenings the full inbox has refused since the start."""
+
+
+class PortOpened(Struct, frozen=True, kw_only=True):
+    """A port can be read and written (again)."""
+
+    moment: Moment
+    port: str
+
+
+class PortLost(Struct, frozen=True, kw_only=True):
+    """A port is gone, or could not be opened; ``reason`` is a sentence for a person."""
+
+    moment: Moment
+    port: str
+    reason: str
+
+
+class BytesArrived(Struct, frozen=True, kw_only=True):
+    """A pump has spoken."""
+
+    moment: Moment
+    port: str
+    data: bytes
+
+
+class FromBroker(Struct, frozen=True, kw_only=True):
+    """The broker has connected, gone, refused, confirmed or delivered something."""
+
+    moment: Moment
+    event: BrokerEvent
+
+
+class Committed(Struct, frozen=True, kw_only=True):
+    """All commits up to this number are on the card."""
+
+    moment: Moment
+    number: int
+
+
+class CommitFailed(Struct, frozen=True, kw_only=True):
+    """The card refused a commit; the store goes on trying."""
+
+    moment: Moment
+    number: int
+    reason: str
+
+
+class StopRequested(Struct, frozen=True, kw_only=True):
+    """A person or systemd asks the gateway to end."""
+
+    moment: Moment
+
+
+Input = Tick | PortOpened | PortLost | BytesArrived | FromBroker | Committed | CommitFailed | StopRequested
