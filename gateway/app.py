@@ -1,0 +1,188 @@
+"""The composition: the only place where real parts are chosen, and the command ``dripwatch run``."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+from alerts.mqtt import BrokerEvent, MqttClient
+
+from alerts import wire
+from alerts.strict import ConfigError
+from drivers import families
+from gateway.clock import SystemClock
+from gateway.config import Config, PumpConfig, parse_config
+from gateway.core.order import OrderError, parse_order
+from gateway.core.prescription import Prescription
+from gateway.engine import Engine, EngineSetup, PumpSetup
+from gateway.intended_use import SHORT
+from gateway.run import Gateway, Observer, Performer
+from gateway.store import Store, StoreFailed
+from gateway.trace import Tracer
+from gateway.watchdog import Watchdog
+
+DATABASE = "dripwatch.sqlite"
+SESSION_EXPIRY_S = 7 * 24 * 3600
+
+log = logging.getLogger("dripwatch")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``dripwatch run``: 0 on SIGTERM, 1 if it cannot begin, 2 for a wrong call."""
+    parser = argparse.ArgumentParser(
+        prog="dripwatch run",
+        description="Watch the pumps of one home, and tell its nursing team what is not as prescribed.",
+        epilog=SHORT,
+    )
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="gateway.toml")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="print a line of JSON on standard output for each milestone of an alert",
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    print(SHORT, file=sys.stderr)  # noqa: T201
+    try:
+        config = read_config(options.config)
+        gateway = compose(config, observers=(print_milestones(),) if options.trace else ())
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("%s: %s: %s", options.config, problem.key, problem.message)
+        return 1
+    except StoreFailed as error:
+        log.error("%s", error)
+        return 1
+    gateway.run()
+    return 0
+
+
+def read_config(file: Path) -> Config:
+    """Read gateway.toml. Raises ConfigError with a sentence for each problem."""
+    from alerts.strict import Problem
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError((Problem(key="", message=f"cannot be read ({error.strerror})"),)) from None
+    except UnicodeDecodeError:
+        raise ConfigError((Problem(key="", message="is not UTF-8 text"),)) from None
+    return parse_config(text, file.absolute().parent)
+
+
+def compose(
+    config: Config,
+    *,
+    observers: Sequence[Observer] = (),
+    performer: Callable[[Performer], Performer] = lambda real: real,
+) -> Gateway:
+    """The gateway of real parts that this configuration describes. Raises StoreFailed."""
+    clock = SystemClock(always_synced=config.clock_trusted)
+    store = Store(config.state_dir / DATABASE)
+    restored = store.restore()
+    setup = EngineSetup(
+        home=config.home,
+        version=metadata.version("dripwatch"),
+        pumps=tuple(_pump_setup(pump) for pump in config.pumps),
+        families={pump.port: families.find(pump.family) for pump in config.pumps},
+        collector=config.mqtt.collector if config.mqtt else "",
+        mqtt=config.mqtt is not None,
+        boot=f"b-{secrets.token_hex(4)}",
+    )
+    engine = Engine(
+        setup,
+        store=restored.store,
+        alerts=restored.alerts,
+        lanes=restored.lanes,
+        kept=restored.kept,
+        set_aside=restored.set_aside,
+    )
+    lines = {
+        pump.port: msgspec.structs.replace(
+            setup.families[pump.port].line, baud=pump.baud or setup.families[pump.port].line.baud
+        )
+        for pump in config.pumps
+    }
+
+    def broker(deliver: Callable[[BrokerEvent], None]) -> MqttClient:
+        assert config.mqtt is not None
+        return MqttClient(
+            config.mqtt,
+            client_id=f"dw-{config.home}",
+            username=config.home,
+            will=engine.last_will(clock.moment()),
+            subscriptions=((wire.down(config.home, "#"), 1),),
+            session_expiry_s=SESSION_EXPIRY_S,
+            deliver=deliver,
+        )
+
+    return Gateway(
+        engine,
+        clock=clock,
+        store=store,
+        lines=lines,
+        broker=broker if config.mqtt is not None else None,
+        watchdog=Watchdog(),
+        observers=observers,
+        performer=performer,
+    )
+
+
+def print_milestones() -> Observer:
+    """An observer that prints each milestone on standard output."""
+    tracer = Tracer()
+
+    def observe(happened: object, effects: object) -> None:
+        for milestone in tracer.observe(happened, effects):  # type: ignore[arg-type]
+            print(msgspec.json.encode(milestone).decode(), flush=True)  # noqa: T201
+
+    return observe
+
+
+def _pump_setup(pump: PumpConfig) -> PumpSetup:
+    text = _prescription_text(pump)
+    prescription = _prescription(pump, text)
+    return PumpSetup(
+        pump=pump.pump,
+        port=pump.port,
+        address=pump.address,
+        poll_ms=min(pump.poll_ms, prescription.pump.poll_ms) if prescription else pump.poll_ms,
+        origin=pump.origin,
+        driver_status=families.find(pump.family).traits.status,
+        serial_number=pump.serial_number,
+        prescription=prescription,
+        prescription_sha256=hashlib.sha256(text.encode()).hexdigest() if prescription and text else None,
+    )
+
+
+def _prescription_text(pump: PumpConfig) -> str | None:
+    file = pump.prescription_file
+    if file is None:
+        log.warning("pump %s has no prescription: only what it says itself is watched", pump.pump)
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        log.error("%s: cannot be read (%s); pump %s is watched without it", file, error.strerror, pump.pump)
+    except UnicodeDecodeError:
+        log.error("%s: is not UTF-8 text; pump %s is watched without it", file, pump.pump)
+    return None
+
+
+def _prescription(pump: PumpConfig, text: str | None) -> Prescription | None:
+    if text is None:
+        return None
+    try:
+        return parse_order(text)
+    except OrderError as error:
+        for problem in error.problems:
+            log.error("%s: %s: %s", pump.prescription_file, problem.key, problem.message)
+        log.error("pump %s is watched without a prescription until its file is mended", pump.pump)
+        return None

@@ -1,0 +1,337 @@
+"""Threads, queues, signals: moves things between the world and the engine, and decides nothing.
+
+One small thread for each port and one for the card; the broker has its own; one loop asks the engine. The
+effects of one input are performed in the order show, write, commit, release (architecture, "The way out"): a
+message is released only when the engine has been told that its commit is on the card.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import FrameType
+from typing import Protocol
+
+from alerts.mqtt import BrokerEvent, MqttClient
+from alerts.sink import SinkDown
+from drivers.family import LineSettings
+from drivers.link import Link, LinkDown, open_link
+from gateway.clock import Clock
+from gateway.effects import Commit, Effects, Send, Write
+from gateway.engine import Engine
+from gateway.inputs import (
+    BytesArrived,
+    CommitFailed,
+    Committed,
+    FromBroker,
+    Input,
+    PortLost,
+    PortOpened,
+    StopRequested,
+    Tick,
+)
+from gateway.store import Store, StoreFailed
+from gateway.watchdog import Watchdog
+
+INBOX_MAX = 10_000
+READ_FOR_S = 0.5
+REOPEN_AFTER_MIN_S = 0.25
+REOPEN_AFTER_MAX_S = 5.0
+RECOMMIT_AFTER_MIN_S = 0.5
+RECOMMIT_AFTER_MAX_S = 30.0
+INBOX_FULL_WAIT_S = 1.0
+
+log = logging.getLogger("dripwatch")
+
+
+class Inbox:
+    """Where everything that happens is put, with its time. Bounded: what finds no room is counted."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._queue: queue.Queue[Input] = queue.Queue(maxsize=INBOX_MAX)
+        self.losses = 0
+
+    def put(self, make: Callable[..., Input]) -> None:
+        """Put what ``make(moment=...)`` makes of now; waits a little if the inbox is full."""
+        try:
+            self._queue.put(make(moment=self._clock.moment()), timeout=INBOX_FULL_WAIT_S)
+        except queue.Full:
+            self.losses += 1
+
+    def take(self, wait_s: float) -> Input:
+        """The next happening, or a ``Tick`` when nothing has happened for ``wait_s``."""
+        try:
+            return self._queue.get(timeout=max(0.0, wait_s))
+        except queue.Empty:
+            return Tick(moment=self._clock.moment(), inbox_losses=self.losses)
+
+
+class Performer(Protocol):
+    """Does what the engine wants done; handed in, so that a test can stop the world between two effects."""
+
+    def show(self, line: str) -> None:
+        """Tell the person at the gateway."""
+
+    def write(self, write: Write) -> None:
+        """Hand bytes to a pump."""
+
+    def commit(self, commit: Commit) -> None:
+        """Hand over what must be on the card; the answer comes through the inbox."""
+
+    def release(self, send: Send) -> None:
+        """Hand a message to the broker; the answer comes through the inbox."""
+
+
+class Threads:
+    """The threads at the edge. If one of them breaks, the whole gateway ends, and systemd starts it again."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self.broken: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, body: Callable[[], None]) -> None:
+        """Run ``body`` in a thread of its own."""
+
+        def guarded() -> None:
+            try:
+                body()
+            except Exception as error:
+                log.exception("thread %s broke", name)
+                self.broken = error
+                self.stopping.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def join(self, wait_s: float) -> None:
+        """Ask all to end, and give them a while."""
+        self.stopping.set()
+        for thread in self._threads:
+            thread.join(wait_s)
+
+
+class Ports:
+    """The serial ports: opened, read, and opened again for as long as the gateway lives."""
+
+    def __init__(self, lines: Mapping[str, LineSettings], inbox: Inbox, threads: Threads) -> None:
+        self._links: dict[str, Link] = {}
+        self._inbox = inbox
+        self._threads = threads
+        self._lines = lines
+
+    def start(self) -> None:
+        """Begin to read all ports."""
+        for port, line in self._lines.items():
+            self._threads.start(f"port {port}", partial(self._serve, port, line))
+
+    def write(self, write: Write) -> None:
+        """Hand bytes to the pump; a port that is gone is noticed by its reader."""
+        link = self._links.get(write.port)
+        if link is None:
+            return
+        try:
+            link.write(write.data)
+        except LinkDown:
+            link.close()
+
+    def _serve(self, port: str, line: LineSettings) -> None:
+        stopping = self._threads.stopping
+        reopen_after_s = REOPEN_AFTER_MIN_S
+        said = ""
+        while not stopping.is_set():
+            try:
+                link = open_link(port, line)
+            except LinkDown as down:
+                if str(down) != said:
+                    said = str(down)
+                    self._lost(port, said)
+                stopping.wait(reopen_after_s)
+                reopen_after_s = min(reopen_after_s * 2, REOPEN_AFTER_MAX_S)
+                continue
+            reopen_after_s, said = REOPEN_AFTER_MIN_S, ""
+            self._links[port] = link
+            self._inbox.put(partial(PortOpened, port=port))
+            try:
+                while not stopping.is_set():
+                    data = link.read(READ_FOR_S)
+                    if data:
+                        self._inbox.put(partial(BytesArrived, port=port, data=data))
+            except LinkDown as down:
+                said = str(down)
+                self._lost(port, said)
+            finally:
+                self._links.pop(port, None)
+                link.close()
+
+    def _lost(self, port: str, reason: str) -> None:
+        self._inbox.put(partial(PortLost, port=port, reason=reason))
+
+
+class Card:
+    """Performs commits in order, all that wait in one transaction, and goes on trying if the card refuses."""
+
+    def __init__(self, store: Store, inbox: Inbox, threads: Threads) -> None:
+        self._store = store
+        self._inbox = inbox
+        self._threads = threads
+        self._queue: queue.Queue[Commit] = queue.Queue()
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._threads.start("card", self._serve)
+
+    def commit(self, commit: Commit) -> None:
+        """Queue a commit."""
+        self._queue.put(commit)
+
+    def _serve(self) -> None:
+        stopping = self._threads.stopping
+        while not (stopping.is_set() and self._queue.empty()):
+            try:
+                waiting = [self._queue.get(timeout=READ_FOR_S)]
+            except queue.Empty:
+                continue
+            again_after_s = RECOMMIT_AFTER_MIN_S
+            while True:
+                while not self._queue.empty():
+                    waiting.append(self._queue.get_nowait())
+                number = waiting[-1].number
+                try:
+                    self._store.commit(waiting)
+                except StoreFailed as error:
+                    self._inbox.put(partial(CommitFailed, number=number, reason=str(error)))
+                    if stopping.wait(again_after_s):
+                        return
+                    again_after_s = min(again_after_s * 2, RECOMMIT_AFTER_MAX_S)
+                else:
+                    self._inbox.put(partial(Committed, number=number))
+                    break
+
+
+class RealPerformer:
+    """Show on standard error, write to the ports, commit to the card, release to the broker."""
+
+    def __init__(self, ports: Ports, card: Card, broker: MqttClient | None) -> None:
+        self._ports = ports
+        self._card = card
+        self._broker = broker
+
+    def show(self, line: str) -> None:
+        """Tell the person at the gateway."""
+        log.info("%s", line)
+
+    def write(self, write: Write) -> None:
+        """Hand bytes to a pump."""
+        self._ports.write(write)
+
+    def commit(self, commit: Commit) -> None:
+        """Hand over what must be on the card."""
+        self._card.commit(commit)
+
+    def release(self, send: Send) -> None:
+        """Hand a message to the broker.
+
+        If it has just gone, the lane sends again after the next connection.
+        """
+        if self._broker is None:
+            return
+        try:
+            self._broker.send(send.message, send.token)
+        except SinkDown:
+            log.debug("not sent: %s", send.message.topic)
+
+
+def perform(effects: Effects, performer: Performer) -> None:
+    """Perform the effects of one input, in the order that keeps the promises."""
+    for note in effects.notes:
+        log.info("%s", note)
+    if effects.show is not None:
+        performer.show(effects.show)
+    for write in effects.writes:
+        performer.write(write)
+    if effects.commit is not None:
+        performer.commit(effects.commit)
+    for send in effects.sends:
+        performer.release(send)
+
+
+Observer = Callable[[Input, Effects], None]
+
+
+class Gateway:
+    """The running gateway: the engine with the world around it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Clock,
+        store: Store,
+        lines: Mapping[str, LineSettings],
+        broker: Callable[[Callable[[BrokerEvent], None]], MqttClient] | None,
+        watchdog: Watchdog,
+        observers: Iterable[Observer] = (),
+        performer: Callable[[Performer], Performer] = lambda real: real,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._store = store
+        self._inbox = Inbox(clock)
+        self._threads = Threads()
+        self._ports = Ports(lines, self._inbox, self._threads)
+        self._card = Card(store, self._inbox, self._threads)
+        self._broker = broker(self._deliver) if broker is not None else None
+        self._watchdog = watchdog
+        self._observers = tuple(observers)
+        self._performer = performer(RealPerformer(self._ports, self._card, self._broker))
+
+    def run(self) -> None:
+        """Watch until a signal asks to stop. Raises what broke a thread."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._asked_to_stop)
+        self._card.start()
+        self._ports.start()
+        if self._broker is not None:
+            self._broker.start()
+        self._watchdog.ready()
+        try:
+            self._loop()
+        finally:
+            goodbye = self._engine.goodbye(self._clock.moment())
+            if self._broker is not None:
+                self._broker.stop(goodbye)
+            self._watchdog.stopping()
+            self._threads.join(2.0)
+            self._store.close()
+
+    def _loop(self) -> None:
+        wait_s = 0.0
+        while True:
+            happened = self._inbox.take(wait_s)
+            effects = self._engine.handle(happened)
+            perform(effects, self._performer)
+            for observe in self._observers:
+                observe(happened, effects)
+            self._watchdog.alive()
+            if self._threads.broken is not None:
+                raise self._threads.broken
+            if effects.stop:
+                return
+            wait_s = min(1.0, (effects.wake_in_ms - self._age_ms(happened)) / 1000)
+
+    def _age_ms(self, happened: Input) -> int:
+        now_ms, then_ms = self._clock.moment().monotonic_ms, happened.moment.monotonic_ms
+        return now_ms - then_ms if now_ms is not None and then_ms is not None else 0
+
+    def _deliver(self, event: BrokerEvent) -> None:
+        self._inbox.put(partial(FromBroker, event=event))
+
+    def _asked_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        threading.Thread(target=self._inbox.put, args=(StopRequested,), daemon=True).start()
