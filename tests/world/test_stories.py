@@ -1,0 +1,95 @@
+"""Stories of one home, told in virtual time over real parts (see world.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from alerts.sink import Lane
+from drivers import families
+from tests.world.world import HOME, World
+
+
+def told_once_and_completely(world: World) -> None:
+    """What must hold at the end of every story."""
+    board = world.board
+    assert world.home.engine is not None
+    assert board.notices == ()
+    ((done, above),) = [
+        progress for lane, progress in board.store.progress().items() if lane.lane is Lane.ALERTS
+    ]
+    assert above == (), "numbers are missing"
+    assert done == world.home.engine.alerts_next_seq - 1, "numbers have not come"
+    book = {alert_id: alert.rev for alert_id, alert in world.home.engine.book.open.items()}
+    assert {alert.alert_id: alert.rev for alert in board.open()} == book
+    may_send = families.find("alaris").may_send
+    assert all(may_send(data) for data in world.written)
+
+
+def test_an_occlusion_is_on_the_board_within_seconds_of_the_pumps_alarm_and_an_answer_comes_back(tmp_path):
+    world = World(tmp_path, "occlusion")
+    world.home.power_on()
+    world.run_for(7.9)
+    assert world.board.alerts == []
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=15)
+    (alert,) = world.board.of_kind("occlusion")
+    assert (alert.state, alert.reason) == ("active", "first")
+    world.board.acknowledge(alert)
+    world.run_until(lambda: world.board.of_kind("occlusion")[0].state == "acknowledged", within_s=2)
+    assert world.board.of_kind("occlusion")[0].acknowledged.by == "nurse-07"
+    world.run_for(20)
+    told_once_and_completely(world)
+
+
+def test_an_alert_raised_while_the_network_is_cut_arrives_once_when_it_is_whole_again(tmp_path):
+    world = World(tmp_path, "occlusion")
+    world.home.power_on()
+    world.run_for(5)
+    world.broker.cut()
+    world.run_for(60)
+    assert world.board.of_kind("occlusion") == []
+    assert world.home.engine.book.open
+    world.broker.heal()
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=5)
+    assert len(world.board.of_kind("occlusion")) == 1
+    world.run_for(5)
+    told_once_and_completely(world)
+
+
+def test_a_pump_on_plan_says_nothing_for_ten_minutes_but_is_seen(tmp_path):
+    world = World(tmp_path, "steady")
+    world.home.power_on()
+    world.run_for(600)
+    assert world.board.alerts == []
+    home = world.board.desk.showing.board.homes[HOME]
+    assert len(home.pumps) == 1
+    told_once_and_completely(world)
+
+
+def boundaries_until_the_receipt(folder) -> int:
+    world = World(folder, "occlusion")
+    world.home.power_on()
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=30)
+    world.run_for(2)
+    return world.effect_boundaries
+
+
+@pytest.fixture(scope="module")
+def boundary_count(tmp_path_factory) -> int:
+    return boundaries_until_the_receipt(tmp_path_factory.mktemp("count"))
+
+
+def test_power_cut_at_every_effect_boundary_leaves_the_alert_on_the_board_exactly_once(
+    tmp_path_factory, boundary_count
+):
+    for boundary in range(1, boundary_count + 1):
+        world = World(tmp_path_factory.mktemp("cut"), "occlusion")
+        world.cut_power_at_boundary = boundary
+        world.home.power_on()
+        world.run_until(lambda world=world: not world.home.on, within_s=60)
+        something_was_kept = world.home.commits > 0
+        world.after(3_000, world.home.power_on)
+        world.run_until(lambda world=world: bool(world.board.of_kind("occlusion")), within_s=30)
+        world.run_for(5)
+        assert len(world.board.of_kind("occlusion")) == 1, f"boundary {boundary}\n{world.board.in_words()}"
+        assert len(world.board.of_kind("monitoring_interrupted")) == something_was_kept
+        told_once_and_completely(world)
