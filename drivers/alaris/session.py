@@ -124,6 +124,7 @@ class AlarisSession:
         self._to_ask = deque(_IDENTITY)
         self._facts: list[Fact] = []
         self._round_at_ms = now_ms
+        self._identified = False
         self._serial: str | None = None
         self._longest_reply_ms = LONGEST_REPLY_MS
         self._volume_to_be_infused_at_ms = now_ms
@@ -212,8 +213,8 @@ class AlarisSession:
 
     def _answered(self, reply: Reply, frame: bytes) -> None:
         match reply:
-            case SerialNumber(serial=serial):
-                self._serial = serial
+            case SerialNumber():
+                self._identified = True
             case Protocol(revision=revision):
                 if not revision.startswith(_KNOWN_PROTOCOL):
                     self._fault(
@@ -234,10 +235,11 @@ class AlarisSession:
             not_understood.append(f"mode {infusion.mode[:20]!r} with rate {infusion.rate_ml_h}")
         if not_understood:
             self._fault(FaultKind.UNSUPPORTED, frame, "; ".join(not_understood))
-        if infusion.serial != self._serial:
-            # Another pump than the one that said who it is, or one that has just been switched on.
-            self._serial = infusion.serial
+        switched_on_late = self._serial is None and not self._identified
+        exchanged = self._serial is not None and self._serial != infusion.serial
+        if switched_on_late or exchanged:
             self._to_ask.extend(_IDENTITY)
+        self._serial = infusion.serial
         if infusion.notice == _NO_ALARM_NOTICE:
             self._say(infusion, alarms=())
         else:
@@ -252,6 +254,7 @@ class AlarisSession:
         self._say(infusion, alarms=(alarm,))
 
     def _say(self, infusion: Infusion, alarms: tuple[str, ...]) -> None:
+        # `at_ms` is when the round was complete: with an alarm one answer later than the numbers.
         reading = Reading(
             pump=self._pump.pump,
             at_ms=self._now_ms,
