@@ -1,8 +1,8 @@
 """The text of ``prescription.toml`` to a ``Prescription``, or to everything that is wrong with it.
 
 The format is the prescription page, section 1. Reading goes in two steps: every key by itself (is it known,
-of the right type, in its range), then what the keys say together (``gateway/core/contradictions.py``). Keys in
-messages are written as in the file. Phases count from 1: the rate of the second is
+of the right type, in its range), then what the keys say together (``gateway/core/contradictions.py``). Keys
+in messages are written as in the file. Phases count from 1: the rate of the second is
 ``schedule.phase[2].rate_ml_h``.
 """
 
@@ -198,7 +198,9 @@ def _toml(text: str) -> dict[str, object]:
 
 def _syntax_problem(error: Exception) -> OrderProblem:
     """The place, where the TOML reader says one."""
-    words = str(error) or "it is nested too deeply"
+    if isinstance(error, RecursionError):
+        return OrderProblem("file", "is nested too deeply; write it flatter")
+    words = str(error)
     place = re.search(r"\(at (line [0-9]+), column [0-9]+\)", words)
     key = place[1] if place else "file"
     return OrderProblem(key, f"is not TOML: {words[:200]}; look for a missing quote, bracket or =")
@@ -441,10 +443,10 @@ def _weekdays(table: Table) -> tuple[int, ...]:
     names = table.texts("days", most=7)
     if names is None:
         return tuple(range(7))
-    for name in names:
-        if name not in _WEEKDAYS:
-            table.problem("days", f"{name[:20]!r} is not a weekday; known are {', '.join(_WEEKDAYS)}")
-    return tuple(sorted(_WEEKDAYS.index(name) for name in names if name in _WEEKDAYS))
+    unknown = [name for name in names if name not in _WEEKDAYS]
+    for name in unknown:
+        table.problem("days", f"{name[:20]!r} is not a weekday; known are {', '.join(_WEEKDAYS)}")
+    return tuple(range(7)) if unknown else tuple(sorted(_WEEKDAYS.index(name) for name in names))
 
 
 def _zone(table: Table) -> ZoneInfo | None:
