@@ -27,6 +27,10 @@ REVISIONS_MAX = 64
 CLOSED_ALERTS_MAX = 1_000
 DEEDS_MAX = 200
 HOMES_MAX = 2_000
+NOT_SENT = "not_sent"
+"""Why an acknowledgement was not accepted: there was no connection."""
+REFUSED_BY_BROKER = "refused_by_broker"
+"""Likewise: the broker's access list does not let this dashboard write to the home."""
 PUMPS_MAX = 64
 """Of one home: more is a fault of the sender, and is not shown."""
 
@@ -180,9 +184,10 @@ class DeedDone(Struct, frozen=True, kw_only=True):
 
 
 class DeedWithBroker(Struct, frozen=True, kw_only=True):
-    """The broker has taken the message over."""
+    """The broker has taken the message over, or refused it."""
 
     deed_id: str
+    is_refused: bool
 
 
 class ResyncAsked(Struct, frozen=True, kw_only=True):
@@ -233,6 +238,8 @@ def fold(board: Board, fact: Fact) -> Board:
         case DeedDone(deed=deed):
             deeds = {**board.deeds, deed.deed_id: deed}
             return replace(board, deeds=dict(list(deeds.items())[-DEEDS_MAX:]))
+        case DeedWithBroker(deed_id=deed_id, is_refused=True):
+            return _with_deed(board, deed_id, accepted=False, reason=REFUSED_BY_BROKER)
         case DeedWithBroker(deed_id=deed_id):
             return _with_deed(board, deed_id, is_with_broker=True)
         case ResyncAsked(home=name, at_ms=at_ms):

@@ -24,6 +24,7 @@ from alerts.alert import AlertState
 from alerts.condition import Kind
 from alerts.dashboard import collector
 from alerts.dashboard.board import (
+    NOT_SENT,
     Arrived,
     Board,
     Cleared,
@@ -61,7 +62,8 @@ WATCH_EVERY_MS = 10_000
 CLOSED_SHOWN_MS = 8 * 24 * 3_600_000
 """How long closed alerts are remembered, so that a late message does not open one again."""
 TELEMETRY_SHOWN_MS = 12 * 3_600_000
-NOT_SENT = "not_sent"
+BROKER_REFUSES_FROM = 128
+"""MQTT 5: reason codes from here on say no."""
 OURSELVES = "dashboard"
 """The pseudonym under which the dashboard itself asks for a resync."""
 
@@ -235,10 +237,10 @@ class Desk:
                 case BrokerLost(reason=reason) | BrokerRefused(reason=reason):
                     facts.append(Disconnected(at_utc_ms=utc_ms, words=reason))
                     self._deed_of_token.clear()
-                case BrokerConfirmed(token=token):
+                case BrokerConfirmed(token=token, reason_code=code):
                     deed_id = self._deed_of_token.pop(token, None)
                     if deed_id is not None:
-                        facts.append(DeedWithBroker(deed_id=deed_id))
+                        facts.append(DeedWithBroker(deed_id=deed_id, is_refused=code >= BROKER_REFUSES_FROM))
                 case BrokerMessage():
                     found = _read(event.topic, event.payload)
                     durable = None if event.retain else _durable(event, found, utc_ms)
@@ -279,7 +281,7 @@ class Desk:
         lost: Sequence[tuple[LaneKey, Lost]],
         notices: Sequence[Notice],
     ) -> None:
-        """Stores; only then numbers count as done. What cannot be stored is not receipted, and comes again."""
+        """Stores; only then numbers count as done. What cannot be stored is not receipted and comes again."""
         now_ms, utc_ms = self._clock.now_ms(), self._clock.utc_ms()
         done = {
             lane: after.done

@@ -15,6 +15,8 @@ from alerts import catalogue, wire
 from alerts.alert import AlertState, Reason
 from alerts.condition import Kind, Priority, Urgency
 from alerts.dashboard.board import (
+    NOT_SENT,
+    REFUSED_BY_BROKER,
     Board,
     Deed,
     Happening,
@@ -281,7 +283,8 @@ _REFUSALS = {
     "unknown_alert": "the gateway does not know this alert.",
     "closed": "it is closed already.",
     "not_allowed": "the gateway does not allow it.",
-    "not_sent": "there is no connection to the broker, so nothing was sent. Please try again.",
+    NOT_SENT: "there is no connection to the broker, so nothing was sent. Please try again.",
+    REFUSED_BY_BROKER: "the broker does not let this dashboard write to the home. Tell whoever runs it.",
 }
 
 
