@@ -33,8 +33,8 @@ _CONNECT_TIMEOUT_S = 5.0
 _UNACKNOWLEDGED_LIMIT_MS = 30_000
 # What pyserial raises when a port is not there, is unplugged, or does not take its settings. SerialException
 # is an OSError, but `in_waiting` of an unplugged port raises a bare one; ValueError is a remote port that
-# refuses.
-_LOST = (OSError, ValueError, termios.error)
+# refuses; TypeError is a port that another thread has closed while this one was waiting for it.
+_LOST = (OSError, ValueError, TypeError, termios.error)
 _NAMED_PORTS = ("socket://HOST:PORT", "rfc2217://HOST:PORT", "capture:FILE", "script:FILE")
 # A day of a line that talks at every second is a few megabytes.
 _FILE_LIMIT_BYTES = 64 * 1024 * 1024
@@ -76,7 +76,10 @@ class Link(Protocol):
         """Send ``data``. Raises LinkDown."""
 
     def close(self) -> None:
-        """Give the port back. Raises nothing; a second time does nothing."""
+        """Give the port back. Raises nothing; a second time does nothing.
+
+        Another thread that is reading then gets LinkDown, at the latest when its time is up.
+        """
 
 
 Tap = Callable[[Entry], None]
@@ -326,4 +329,4 @@ def _why_not_opened(port: str, problem: Exception) -> str:
 
 
 def _lost(port: str, problem: Exception) -> str:
-    return f"{port} is lost ({problem}): is the cable still plugged in, and has the adapter power?"
+    return f"{port} is lost: is the cable still plugged in, and has the adapter power? ({problem})"

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+from drivers.capture import Entry, EntryKind
 from drivers.family import Session
 from drivers.reading import Fact
 from tests.drivers.wires import Wire, clean
@@ -58,14 +59,14 @@ def infusion(
     return "^".join(("INF", serial, notice, mode, *measured, time_left, "EVENT", "127904"))
 
 
-Answer = Callable[[int], bytes]
-"""What the pump answers at an instant; ``b""`` is silence."""
+Answer = str | bytes | Callable[[int], bytes]
+"""A body to be framed, a frame as it is, or what is said at an instant; nothing is silence."""
 
 
 class ScriptedPump:
     """Answers each query with what it was given for it, a while after its last byte; else it is silent."""
 
-    def __init__(self, answers: dict[str, str | Answer], *, answer_after_ms: int = 20) -> None:
+    def __init__(self, answers: dict[str, Answer], *, answer_after_ms: int = 20) -> None:
         self.answer_after_ms = answer_after_ms
         self._answers = {framed(query): answer for query, answer in answers.items()}
         self._heard = b""
@@ -76,12 +77,16 @@ class ScriptedPump:
         replies = []
         for frame in asked:
             answer = self._answers.get(frame + b"\r", "")
-            reply = framed(answer) if isinstance(answer, str) and answer else answer
-            replies.append(reply(now_ms) if callable(reply) else reply)
+            if callable(answer):
+                replies.append(answer(now_ms))
+            elif isinstance(answer, bytes):
+                replies.append(answer)
+            elif answer:
+                replies.append(framed(answer))
         return [reply for reply in replies if reply]
 
 
-IDENTITY: dict[str, str | Answer] = {
+IDENTITY: dict[str, Answer] = {
     "INST_SERIALNO": "INST_SERIALNO^8002-51740",
     "COMMS_PROTOCOL": "COMMS_PROTOCOL^Asena Rev 2.1.5",
     "COMMS_RESPONSE_MAX": "COMMS_RESPONSE_MAX^4000^ms",
@@ -99,6 +104,7 @@ class Dialogue:
         self.session = session
         self.facts: list[Fact] = []
         self.sent: list[tuple[int, bytes]] = []
+        self.heard: list[Entry] = []
         self._pump = pump
         self._there = there or Wire(clean, seed=0)
         self._back = back or Wire(clean, seed=0)
@@ -128,6 +134,7 @@ class Dialogue:
             return
         _, _, end, data = heapq.heappop(self._arriving)
         if end == "host":
+            self.heard.append(Entry(at_ms=self._now_ms, kind=EntryKind.RX, data=data))
             self.facts += self.session.receive(data, self._now_ms)
             return
         for reply in self._pump.receive(data, self._now_ms):

@@ -50,7 +50,7 @@ def a_session(poll_ms: int = POLL_MS) -> AlarisSession:
     return FAMILY.open_session([PumpOnLine(pump="p1", poll_ms=poll_ms)])
 
 
-def a_pump(answer_after_ms: int = 20, **answers: str | Answer) -> ScriptedPump:
+def a_pump(answer_after_ms: int = 20, **answers: Answer) -> ScriptedPump:
     """A healthy pump that delivers 10 mL/h, except for what ``answers`` say."""
     return ScriptedPump(
         {**IDENTITY, "INF": infusion(), "ALARM": "ALARM^AL_NOALM^ ^ ", **answers},
@@ -145,7 +145,7 @@ def test_a_silent_pump_is_asked_for_ever():
 
 
 def test_a_pump_that_is_switched_on_later_is_read_at_once_and_then_asked_who_it_is():
-    answers: dict[str, str | Answer] = {
+    answers: dict[str, Answer] = {
         query: (lambda now_ms, body=body: framed(body) if now_ms >= 60_000 else b"")
         for query, body in {**IDENTITY, "INF": infusion()}.items()
     }
@@ -204,9 +204,7 @@ def test_a_mode_that_we_cannot_read_is_an_unknown_state_and_is_said_to_be_unsupp
 
 
 def test_one_reading_holds_what_one_round_said():
-    answers = {"INF": text_of("A8"), "ALARM": text_of("A12")}
-    pump = a_pump(**{query: (lambda now_ms, reply=reply: reply) for query, reply in answers.items()})
-    dialogue = a_dialogue(pump, until_ms=1_000)
+    dialogue = a_dialogue(a_pump(INF=text_of("A8"), ALARM=text_of("A12")), until_ms=1_000)
     [reading] = readings(dialogue)
     assert reading == Reading(
         pump="p1",
