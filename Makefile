@@ -39,7 +39,8 @@ clean:
 	  { echo "Dripwatch needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another or is missing. Name one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(PIP_INSTALL) setuptools
-	$(PIP_INSTALL) --no-build-isolation --use-pep517 --editable '.[$*]'
+	@echo "Setting up .venv for '$*'; this takes about a minute, once."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(PIP_INSTALL) setuptools
+	@$(PIP_INSTALL) --no-build-isolation --use-pep517 --editable '.[$*]'
 	@touch $@
