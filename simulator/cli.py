@@ -15,7 +15,16 @@ from simulator.clock import ScenarioClock, utc_now_text
 from simulator.device import Device
 from simulator.faults import FAULT_KINDS
 from simulator.scenario import Scenario, load_scenario, prescription_starting, scenario_names
-from simulator.serialport import Port, PortFault, PseudoTerminal, RealPort, Simulation, TcpPort, say
+from simulator.serialport import (
+    Port,
+    PortFault,
+    PseudoTerminal,
+    RealPort,
+    Simulation,
+    TcpPort,
+    ending_signals,
+    say,
+)
 from simulator.tables import BadFile, Problem, duration_ms
 from simulator.wire.families import WIRES
 
@@ -135,6 +144,7 @@ def _simulate(parsed: argparse.Namespace) -> int:
         scenario = structs.replace(scenario, seed=parsed.seed)
     device = Device(parsed.family, scenario)
     with ExitStack() as stack:
+        wakened = stack.enter_context(ending_signals())
         try:
             log = stack.enter_context(parsed.log.open("w", encoding="utf-8")) if parsed.log else None
         except OSError as error:
@@ -151,7 +161,8 @@ def _simulate(parsed: argparse.Namespace) -> int:
                 "counter_follows": scenario.counter_follows,
             }
         )
-        Simulation(device, port, ScenarioClock(parsed.speed), log=log, duration_ms=parsed.duration).run()
+        clock = ScenarioClock(parsed.speed)
+        Simulation(device, port, clock, log=log, duration_ms=parsed.duration).run(wakened)
     return 0
 
 

@@ -28,6 +28,7 @@ from simulator.device import Device, Transmission
 READ_MOST = 4096
 LINE_MOST = 4096
 IDLE_S = 3600.0
+STANDARD_INPUT = 0
 
 
 class PortFault(Exception):
@@ -237,26 +238,25 @@ class Simulation:
         self._pending: list[Transmission] = []
         self._to_announce = sorted(device.scenario.mishaps.faults, key=lambda fault: fault.at_ms)
         self._typed = b""
-        self._listens_to_input = True
+        self._listens_to_input = sys.stdin is not None
         self._is_over = False
 
-    def run(self) -> None:
-        """Serve until the duration is over, ``quit`` is typed, or SIGTERM or SIGINT comes."""
-        with _signals_to_descriptor() as wakened, selectors.PollSelector() as selector:
-            try:
-                while not self._is_over:
-                    now_ms = self._clock.now_ms()
-                    self._do_what_is_due(now_ms)
-                    if self._duration_ms is not None and now_ms >= self._duration_ms:
-                        return
-                    for descriptor in self._wait(selector, wakened, now_ms):
-                        self._serve(descriptor, wakened)
-            finally:
-                self._port.unplug()
+    def run(self, wakened: int) -> None:
+        """Serve until the duration is over, ``quit`` is typed, or ``wakened`` says that a signal has come."""
+        with selectors.PollSelector() as selector:
+            while not self._is_over:
+                now_ms = self._clock.now_ms()
+                self._do_what_is_due(now_ms)
+                if self._duration_ms is not None and now_ms >= self._duration_ms:
+                    return
+                for descriptor in self._wait(selector, wakened, now_ms):
+                    self._serve(descriptor, wakened)
 
     def _wait(self, selector: selectors.PollSelector, wakened: int, now_ms: int) -> list[int]:
         """The descriptors on which something came in, or none when it is time for something."""
-        wanted = {wakened, *self._port.descriptors(), *([0] if self._listens_to_input else [])}
+        wanted = {wakened, *self._port.descriptors()}
+        if self._listens_to_input:
+            wanted.add(STANDARD_INPUT)
         known = {key.fd for key in selector.get_map().values()}
         for descriptor in known - wanted:
             selector.unregister(descriptor)
@@ -289,20 +289,23 @@ class Simulation:
     def _serve(self, descriptor: int, wakened: int) -> None:
         if descriptor == wakened:
             self._is_over = True
-        elif descriptor == 0:
-            self._read_typed()
         elif descriptor in self._port.descriptors():
-            data = self._port.read(descriptor)
-            if data:
-                now_ms = self._clock.now_ms()
-                sent = self._device.receive(data, now_ms)
-                for one in sent:
-                    self._write_log(one)
-                self._pending = sorted((*self._pending, *sent), key=lambda one: one.at_ms)
+            self._hear(self._port.read(descriptor))
+        elif descriptor == STANDARD_INPUT:
+            self._read_typed()
+        # else: a client that has just given way to a newer one
+
+    def _hear(self, data: bytes) -> None:
+        """Bytes from the client to the device; its answers wait for their time."""
+        if data:
+            sent = self._device.receive(data, self._clock.now_ms())
+            for one in sent:
+                self._write_log(one)
+            self._pending = sorted((*self._pending, *sent), key=lambda one: one.at_ms)
 
     def _read_typed(self) -> None:
         """Lines from standard input. At its end the pump goes on: it may have been started without one."""
-        data = os.read(0, READ_MOST)
+        data = os.read(STANDARD_INPUT, READ_MOST)
         self._listens_to_input = bool(data)
         *lines, self._typed = (self._typed + data).split(b"\n")
         self._typed = self._typed[-LINE_MOST:]
@@ -337,8 +340,8 @@ def say(line: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _signals_to_descriptor() -> Iterator[int]:
-    """A descriptor that becomes readable when SIGTERM or SIGINT comes, so that the loop ends in order."""
+def ending_signals() -> Iterator[int]:
+    """A descriptor that becomes readable when SIGTERM or SIGINT comes, so that all ends in order."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     before_wakeup = signal.set_wakeup_fd(writer.fileno())

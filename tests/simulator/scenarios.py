@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import structs
 
 from simulator.faults import FAULT_KINDS, Fault, Mishaps
@@ -32,7 +34,7 @@ def scenario(
     setting: PumpSetting = PLAIN,
     follows: str = "motor",
     seed: int = 1,
-    **machine: object,
+    machine: Mapping[str, object] | None = None,
 ) -> Scenario:
     return Scenario(
         name="test",
@@ -41,7 +43,7 @@ def scenario(
         program=program or constant(125.0, H),
         counter_follows="flow" if follows == "flow" else "motor",
         seed=seed,
-        machine=structs.replace(Machine(setting=setting), **machine),
+        machine=structs.replace(Machine(setting=setting), **(machine or {})),
         mishaps=Mishaps(faults),
     )
 

@@ -45,8 +45,10 @@ def any_scenario(draw: st.DrawFn) -> Scenario:
         ),
         follows=draw(st.sampled_from(("motor", "flow"))),
         seed=draw(st.integers(0, 1000)),
-        calibration_percent=draw(st.floats(-6.0, 6.0)),
-        bag_ml=draw(st.none() | st.floats(0.1, 500.0)),
+        machine={
+            "calibration_percent": draw(st.floats(-6.0, 6.0)),
+            "bag_ml": draw(st.none() | st.floats(0.1, 500.0)),
+        },
     )
 
 
@@ -116,7 +118,7 @@ def test_over_a_long_volume_the_calibration_error_is_what_remains(calibration_pe
         scenario(
             constant(125.0, 3 * DAY),
             setting=PumpSetting(stroke_ml=0.05, ripple_ml=0.05),
-            calibration_percent=calibration_percent,
+            machine={"calibration_percent": calibration_percent},
         )
     )
     truth = pump.truth_at(3 * DAY)
@@ -163,7 +165,7 @@ def test_behind_a_closed_line_pressure_rises_by_rate_over_compliance(
             constant(rate_ml_h, 10 * H),
             kink,
             setting=PumpSetting(stroke_ml=1e3),
-            compliance_ml_mmhg=compliance_ml_mmhg,
+            machine={"compliance_ml_mmhg": compliance_ml_mmhg},
         )
     )
     stored_ml = (500 - 18) * compliance_ml_mmhg
