@@ -61,9 +61,9 @@ def thresholds_ml(rate_ml_h: float, pump: PumpExpected, poll_ms: int) -> tuple[f
     """The threshold in mL for each of ``REFERENCES`` at this rate."""
     walk_ml = STROKE_VARIANCE * pump.stroke_ml
     year_ml = max(rate_ml_h, 1e-6) * HOURS_PER_YEAR
-    bounded_ml = pump.counter_ml + pump.ripple_ml + rate_ml_h * (poll_ms + TIMING_MS) / MS_PER_HOUR
+    bounded_ml = pump.counter_ml + pump.ripple_ml + rate_ml_h * (poll_ms / 3 + TIMING_MS) / MS_PER_HOUR
     return tuple(
-        bounded_ml + walk_ml * max(1.0, log(4 * len(REFERENCES) * k * k * year_ml / walk_ml)) / (2 * k)
+        bounded_ml + walk_ml * max(1.0, log(4 * k * k * year_ml / walk_ml)) / (2 * k)
         for k in REFERENCES
     )
 

@@ -111,6 +111,8 @@ class Findings:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._said: list[Finding] = []
+        self.changes = 0
+        """How often what is present has changed."""
 
     def take(self) -> tuple[Finding, ...]:
         """What has been said since this was last asked, in order of time."""
@@ -145,11 +147,13 @@ class Findings:
             if known is not None and known >= rank:
                 return
             self._memory.present[_key(kind, code)] = rank
+            self.changes += 1
         self._say(kind, Verdict.PRESENT, t_ms, message, code, priority, since_t_ms)
 
     def absent(self, kind: Kind, t_ms: int, message: str, *, code: str | None = None) -> None:
         """The condition is over, if it held."""
         if self._memory.present.pop(_key(kind, code), None) is not None:
+            self.changes += 1
             self._say(kind, Verdict.ABSENT, t_ms, message, code, None, None)
 
     def retract(self, kind: Kind, t_ms: int, message: str) -> None:

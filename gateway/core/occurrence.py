@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from alerts.condition import Urgency
-from gateway.core.delivery import Bank, Deviation
+from gateway.core.delivery import Bank, Deviation, Excess
 from gateway.core.prescription import Prescription
 from gateway.core.schedule import Course
 
@@ -39,6 +39,8 @@ class Occurrence(Struct, kw_only=True):
     """Expected since the counter last moved."""
     counted_t_ms: int
     """When the counter last moved."""
+    suspected: Excess | None = None
+    """A deficit of which it is not yet known whether the counter is slow or stands still."""
     under: Deviation | None = None
     over: Deviation | None = None
 

@@ -36,6 +36,8 @@ DECIDABLE_SHIFT = 0.2
 """The verdict is "too early" until a shift this far beyond the tolerance would have been found."""
 STANDSTILL_SHARE = 0.8
 """A deficit is a standstill if this much of it arose since the counter last moved."""
+OVERDUE_COUNTS = 1.45
+"""A counter stands still when this many counts are due and none has come; before that it may be slow."""
 CONFIRMING_READINGS = 2
 """Kinds read from a state or a setting wait for at most two readings (prescription page, section 3)."""
 
@@ -54,6 +56,7 @@ _OF_THE_OCCURRENCE = (
 _NOT_STOPPED_BY_SILENCE = "Data from the pump again."
 
 Timer = tuple[int, Callable[[int], None]]
+"""When, and what happens then."""
 
 
 class Watch:
@@ -85,6 +88,9 @@ class Watch:
         self._thresholds: tuple[float, ...] = ()
         self._thresholds_for_ml_h = -1.0
         self._highest_ml_h = self._highest_allowed_ml_h()
+        self._rate_limit_threshold_ml = self._surplus_allowed_ml()
+        self._circumstances: tuple[object, ...] = ()
+        self._quiet_timer: Timer | None = None
         if memory.day is None and prescription.limits.max_volume_ml is not None:
             memory.day = DayVolume([])
         if memory.rate_limit is None and prescription.limits.max_rate_ml_h is not None:
@@ -171,9 +177,7 @@ class Watch:
         occurrence = memory.occurrence
         if occurrence is not None:
             occurrence.counter_reset = True
-            occurrence.uncounted_ml = 0.0
-            # a reset hides up to one count, once
-            occurrence.bank.forgive_under(self._expected.counter_ml)
+            self._forgive_reset(occurrence)
         fell = f"from {assess.volume(previous_ml)} to {assess.volume(value_ml)}"
         if delivered.fall is CounterFall.RESET:
             self._findings.present(Kind.COUNTER_RESET, t_ms, f"The pump's counter was reset, {fell}.")
@@ -188,6 +192,11 @@ class Watch:
                 " ask what was done to the pump.",
             )
         return delivered.volume_ml
+
+    def _forgive_reset(self, occurrence: Occurrence) -> None:
+        """A reset of the counter hides up to one count, once."""
+        occurrence.uncounted_ml = 0.0
+        occurrence.bank.forgive_under(self._expected.counter_ml)
 
     def _besides_priming_ml(self, reading: Reading, carry: Carry) -> float:
         """The most that can have gone to the patient where priming was seen (section 1.1, rule 7)."""
@@ -421,6 +430,9 @@ class Watch:
             occurrence.interrupted_before_ms += t_ms - occurrence.interrupted_t_ms
             occurrence.interrupted_t_ms = None
             occurrence.counter_reset = False
+            if (self._memory.counter_ml or 0.0) < self._expected.counter_ml:
+                # at 0 before and after: a second reset would not be seen
+                self._forgive_reset(occurrence)
             self._findings.absent(Kind.PAUSED_TOO_LONG, t_ms, "The pump delivers again.")
         elif occurrence.tau_ms >= self._course.length_ms and self._follows_without_stop(occurrence, t_ms):
             self._end(t_ms)
@@ -860,6 +872,9 @@ class Watch:
             deficit = bank.too_little(thresholds)
             if deficit is not None:
                 self._too_little(occurrence, deficit, t_ms)
+            elif occurrence.suspected is not None:
+                # the counter has moved after all, but later than the tests bear: it is slow
+                self._under_infusion(occurrence, occurrence.suspected, t_ms)
         elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms):
             occurrence.under = None
             self._findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
@@ -907,17 +922,29 @@ class Watch:
         return self._thresholds
 
     def _too_little(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
+        """Much less has been counted than was prescribed: does the counter move slowly, or not at all?
+
+        At a low rate both look the same until the next count is well overdue: so long nothing is said.
+        """
         standing_ml = occurrence.uncounted_ml * (1 - self._limits.tolerance - deficit.reference)
-        if standing_ml >= STANDSTILL_SHARE * deficit.value_ml:
-            self._findings.present(
-                Kind.NO_DELIVERY,
-                t_ms,
-                f"The pump says that it delivers, and its counter has stood still at"
-                f" {assess.volume(self._memory.counter_ml or 0.0)}"
-                f" for {assess.minutes(t_ms - occurrence.counted_t_ms)}.",
-                since_t_ms=occurrence.counted_t_ms,
-            )
+        if standing_ml < STANDSTILL_SHARE * deficit.value_ml:
+            self._under_infusion(occurrence, deficit, t_ms)
             return
+        if occurrence.uncounted_ml < OVERDUE_COUNTS * self._expected.counter_ml + self._expected.ripple_ml:
+            occurrence.suspected = occurrence.suspected or deficit
+            return
+        occurrence.suspected = None
+        self._findings.present(
+            Kind.NO_DELIVERY,
+            t_ms,
+            f"The pump says that it delivers, and its counter has stood still at"
+            f" {assess.volume(self._memory.counter_ml or 0.0)}"
+            f" for {assess.minutes(t_ms - occurrence.counted_t_ms)}.",
+            since_t_ms=occurrence.counted_t_ms,
+        )
+
+    def _under_infusion(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
+        occurrence.suspected = None
         if self._findings.is_present(Kind.NO_DELIVERY):
             return
         took_ms = max(occurrence.tau_ms - deficit.since.tau_ms, 2 * self._poll_ms)
@@ -1005,8 +1032,8 @@ class Watch:
         ):
             self._findings.absent(Kind.LIMIT_EXCEEDED, t_ms, "The limit is kept again.")
 
-    @property
-    def _rate_limit_threshold_ml(self) -> float:
+    def _surplus_allowed_ml(self) -> float:
+        """How far the test of the hard limit of rate may go."""
         limit_ml_h = self._limits.max_rate_ml_h or 0.0
         demand = self._order.demand
         # a bolus of which only the counts are seen comes all at once
@@ -1020,21 +1047,43 @@ class Watch:
 
         While ``no_data`` lasts nothing else runs (prescription page, section 2, "Timers").
         """
-        while not self._findings.is_present(Kind.NO_DATA):
-            timer = min(self._timers(), key=lambda timer: timer[0], default=None)
+        while True:
+            timer = self._next_timer()
             if timer is None or timer[0] > until_t_ms or (timer[0] == until_t_ms and not inclusive):
                 return
             timer[1](max(timer[0], self._memory.floor_t_ms))
 
     def next_timer_t_ms(self) -> int | None:
         """When the next time is up if nothing is heard before."""
+        timer = self._next_timer()
+        return None if timer is None else timer[0]
+
+    def _next_timer(self) -> Timer | None:
         if self._findings.is_present(Kind.NO_DATA):
             return None
-        return min((timer[0] for timer in self._timers()), default=None)
+        memory = self._memory
+        occurrence = memory.occurrence
+        # all that these timers hang on: while it stays the same, so do they
+        circumstances = (
+            memory.next_number,
+            memory.doing,
+            memory.schedule_offset_ms,
+            None if occurrence is None else occurrence.interrupted_t_ms,
+            memory.kvo_since_t_ms,
+            memory.rate_ml_h,
+            memory.last_end_t_ms,
+            self._findings.changes,
+        )
+        if circumstances != self._circumstances:
+            self._circumstances = circumstances
+            self._quiet_timer = min(self._timers(), key=_when, default=None)
+        silence = self._no_data_timer()
+        if silence is None or (self._quiet_timer is not None and self._quiet_timer[0] <= silence[0]):
+            return self._quiet_timer
+        return silence
 
     def _timers(self) -> Iterator[Timer]:
         memory = self._memory
-        yield from self._no_data_timer()
         if memory.occurrence is None:
             yield from self._start_timers()
         else:
@@ -1087,27 +1136,20 @@ class Watch:
         if next_due_t_ms is not None:
             yield next_due_t_ms, self._end
 
-    def _no_data_timer(self) -> Iterator[Timer]:
+    def _no_data_timer(self) -> Timer | None:
+        """When silence becomes a condition: only while something may be expected of the pump (section 2)."""
         memory = self._memory
         heard_t_ms = memory.seen_t_ms if memory.seen_t_ms is not None else memory.started_t_ms
         if heard_t_ms is None:
-            return
+            return None
         silent_t_ms = heard_t_ms + self._limits.no_data_after_ms
         if memory.occurrence is not None or memory.doing in (Doing.DELIVERING, Doing.KVO):
-            yield silent_t_ms, self._no_data
-            return
-        number = memory.next_number
-        if (
-            number is not None
-            and number > 1
-            and self._schedule.between_ml_h > 0
-            and self._another_is_to_come()
-        ):
-            yield silent_t_ms, self._no_data
-            return
+            return silent_t_ms, self._no_data
+        between = memory.last_begin_t_ms is not None and self._schedule.between_ml_h > 0
+        if between and self._another_is_to_come():
+            return silent_t_ms, self._no_data
         due_t_ms = self._expected_from_t_ms()
-        if due_t_ms is not None:
-            yield max(silent_t_ms, due_t_ms), self._no_data
+        return None if due_t_ms is None else (max(silent_t_ms, due_t_ms), self._no_data)
 
     def _expected_from_t_ms(self) -> int | None:
         """From when on an occurrence is due that has not begun."""
@@ -1225,3 +1267,7 @@ class Watch:
         if needed_ml > self._course.volume_ml:
             return None
         return max(1, round((self._course.tau_of_volume(needed_ml) - occurrence.tau_ms) / 1000))
+
+
+def _when(timer: Timer) -> int:
+    return timer[0]
