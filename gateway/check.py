@@ -53,7 +53,10 @@ class Checked(Struct, frozen=True, kw_only=True):
 
 def main(argv: Sequence[str]) -> int:
     """Judges each file; 0 if all are valid, 1 if one is not or cannot be read."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.schedule and not arguments.json:
+        parser.error("--schedule needs --json")
     checked = [check_file(name, with_schedule=arguments.schedule) for name in arguments.file]
     for one in checked:
         for problem in one.errors:

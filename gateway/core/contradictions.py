@@ -51,7 +51,12 @@ class Contradiction(Struct, frozen=True, kw_only=True):
     def rests_on(self, blamed: Iterable[str]) -> bool:
         """Whether one of these keys is part of it: what follows from another fault is not said."""
         mine = (self.problem.key, *self.rests)
-        return any(key.startswith(own) or own.startswith(key) for key in blamed for own in mine)
+        return any(_within(key, own) or _within(own, key) for key in blamed for own in mine)
+
+
+def _within(key: str, table: str) -> bool:
+    """Whether a key is this table or array, or stands in it."""
+    return key == table or key.startswith((f"{table}.", f"{table}["))
 
 
 _Rule = Callable[[Prescription, Written], Iterator[Contradiction]]

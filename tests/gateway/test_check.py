@@ -117,6 +117,12 @@ def test_the_next_due_time_is_the_first_that_is_not_past(now_utc_ms, next_due):
     assert line.next_due == next_due
 
 
+def test_a_schedule_without_json_is_refused_and_not_ignored(capsys):
+    with pytest.raises(SystemExit):
+        main(["--schedule", str(STEPS)])
+    assert "--schedule needs --json" in capsys.readouterr().err
+
+
 def test_an_invalid_prescription_has_no_schedule(capsys, tmp_path):
     _, (line,), _ = checked(capsys, "--json", "--schedule", written(tmp_path, "format = 1"))
     assert [line[key] for key in ("schedule", "volume_ml", "first_due", "next_due")] == [None] * 4

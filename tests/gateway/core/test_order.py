@@ -562,6 +562,11 @@ def test_what_only_follows_from_another_fault_is_not_said():
     assert set(problems_of(text)) == {"schedule.phase[1].volume_ml"}
 
 
+def test_a_fault_elsewhere_hides_no_contradiction():
+    text = text_with(("[drug]", "[d]\nx = 1\n[drug]"), "[limits]\nmax_rate_ml_h = 0.5\nmax_rate = 3")
+    assert set(problems_of(text)) == {"d", "limits.max_rate", "schedule.phase[1].volume_ml"}
+
+
 # --- text that is no prescription at all ---
 
 
