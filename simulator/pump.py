@@ -16,40 +16,29 @@ From the program to the patient::
         | the closed line takes it up: pressure rises by rate / compliance; free flow comes past
     patient_ml     what arrived
 
-The noise is that of the detection facts: one stroke varies by 5 %, so the volume walks with variance
-0.0025 x stroke x volume; the ripple is a sine in time (2 min), its volume error bounded by ``ripple_ml`` peak
-to peak.
+What the mechanism makes of the motor's turns, noise and all, is in ``mechanism.py``.
 """
 
 from __future__ import annotations
 
 import random
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from math import ceil, cos, floor, inf, pi, sin
+from math import ceil, inf
 from typing import Literal
 
 from msgspec import Struct, structs
 
 from simulator.faults import ALARM_FAULTS, Fault, Mishaps
+from simulator.mechanism import Strokes, counter_shows, ripple_share, ripple_volume_ml
 from simulator.scenario import Machine, Scenario
-from simulator.therapy import MS_PER_H, PumpSetting
+from simulator.therapy import MS_PER_H
 
-STROKE_DEVIATION = 0.05
-"""Standard deviation of one stroke's volume (prescription page, ``stroke_ml``)."""
-STROKE_DEVIATIONS_MOST = 4.0
-"""A stroke never lies further off than so many of them: it always moves forwards."""
-RIPPLE_MOST = 0.5
-"""Largest share of the flow that the ripple may be: delivery never runs backwards."""
 UPSTREAM_ALARM_ML = 0.2
 """The motor turns for so much before the pump notices that nothing comes from the bag."""
 LOW_CHARGE = 0.2
 ROUNDING_ML = 1e-9
-ROUNDING_COUNTS = 1e-6
-"""Sums of binary fractions end just below a whole count; this lifts them over it."""
 LONGEST_SPAN_MS = 86_400_000
-_NEVER = 2**62
 
 Stage = Literal["waiting", "giving", "keeping_open"]
 
@@ -126,12 +115,14 @@ class _Regime(Struct, frozen=True, kw_only=True):
     dry: bool
     alarms: tuple[str, ...]
     faults: tuple[str, ...]
-    until_ms: int
 
 
 class _Span(Struct, frozen=True):
+    """From ``begin`` up to but not including ``until_ms``."""
+
     begin: _Moment
     regime: _Regime
+    until_ms: int
 
 
 class Pump:
@@ -142,13 +133,13 @@ class Pump:
         self._program = scenario.program
         self._follows_motor = scenario.counter_follows == "motor"
         self._mishaps: Mishaps = scenario.mishaps
-        self._strokes = _Strokes(scenario.seed, scenario.machine.setting.stroke_ml)
+        self._strokes = Strokes(scenario.seed, scenario.machine.setting.stroke_ml)
         phase = random.Random(f"{scenario.seed} ripple").random()
         self._ripple_phase_ms = phase * self._machine.ripple_period_ms
-        bag_ml = inf if self._machine.bag_ml is None else self._machine.bag_ml
+        self._full_bag_ml = inf if self._machine.bag_ml is None else self._machine.bag_ml
         self._spans: list[_Span] = []
         self._begins: list[int] = []
-        self._append(_Moment(at_ms=0, bag_ml=bag_ml))
+        self._append(_Moment(at_ms=0, bag_ml=self._full_bag_ml))
 
     # What can be asked and done.
 
@@ -168,10 +159,9 @@ class Pump:
     def clear(self, now_ms: int) -> tuple[str, ...]:
         """End what is wrong now; an empty bag is replaced, a rate set by hand is taken back."""
         ended = tuple(self._mishaps.active(now_ms))
-        full_ml = inf if self._machine.bag_ml is None else self._machine.bag_ml
 
         def repaired(moment: _Moment) -> _Moment:
-            bag_ml = full_ml if moment.bag_ml <= 0 else moment.bag_ml
+            bag_ml = self._full_bag_ml if _is_bag_empty(moment) else moment.bag_ml
             return structs.replace(moment, bag_ml=bag_ml, bag_lost=False, set_rate_ml_h=None)
 
         self._change(now_ms, repaired, self._mishaps.clear(now_ms))
@@ -212,9 +202,8 @@ class Pump:
     def _span_at(self, now_ms: int) -> _Span:
         if now_ms < 0:
             raise ValueError(f"the scenario begins at 0 ms, not {now_ms}")
-        while self._spans[-1].regime.until_ms <= now_ms:
-            last = self._spans[-1]
-            self._append(self._moved_on(last, last.regime.until_ms))
+        while (last := self._spans[-1]).until_ms <= now_ms:
+            self._append(self._moved_on(last, last.until_ms))
         return self._spans[bisect_right(self._begins, now_ms) - 1]
 
     def _append(self, moment: _Moment) -> None:
@@ -227,9 +216,8 @@ class Pump:
                 regime.rate_ml_h != before.rate_ml_h and not before.slope_ml_h_ms
             )
             settled = structs.replace(settled, log_entries=settled.log_entries + news)
-        span = _Span(settled, regime)
-        until_ms = self._next_event_ms(span)
-        self._spans.append(_Span(settled, structs.replace(regime, until_ms=until_ms)))
+        endless = _Span(settled, regime, moment.at_ms + LONGEST_SPAN_MS)
+        self._spans.append(structs.replace(endless, until_ms=self._next_event_ms(endless)))
         self._begins.append(moment.at_ms)
 
     def _change(
@@ -240,8 +228,7 @@ class Pump:
         keep = bisect_left(self._begins, now_ms)
         del self._spans[keep:], self._begins[keep:]
         if self._spans:
-            last = self._spans[-1]
-            self._spans[-1] = _Span(last.begin, structs.replace(last.regime, until_ms=now_ms))
+            self._spans[-1] = structs.replace(self._spans[-1], until_ms=now_ms)
         if mishaps is not None:
             self._mishaps = mishaps
         self._append(moment)
@@ -266,7 +253,14 @@ class Pump:
         moved_ml = free_ml = 0.0
         if regime.turning:
             motor_ml = begin.motor_ml + set_ml
-            ripple_ml = begin.ripple_ml + self._ripple_ml(begin.turning_ms, length_ms, regime)
+            ripple_ml = begin.ripple_ml + ripple_volume_ml(
+                regime.ripple,
+                regime.rate_ml_h,
+                regime.slope_ml_h_ms,
+                from_ms=self._ripple_phase_ms + begin.turning_ms,
+                length_ms=length_ms,
+                period_ms=self._machine.ripple_period_ms,
+            )
             stroked_ml = self._strokes.volume_ml(motor_ml) - self._strokes.volume_ml(begin.motor_ml)
             true_share = (1 + self._machine.calibration_percent / 100) * regime.passing
             moved_ml = min((stroked_ml + ripple_ml - begin.ripple_ml) * true_share, begin.bag_ml)
@@ -287,18 +281,6 @@ class Pump:
             "bag_ml": begin.bag_ml - moved_ml - free_ml,
         }
         return structs.replace(begin, **changes)
-
-    def _ripple_ml(self, turning_ms: int, length_ms: int, regime: _Regime) -> float:
-        """The ripple's share of the volume: the integral of rate x ripple x sine over the span so far."""
-        if not regime.ripple:
-            return 0.0
-        turn = 2 * pi / self._machine.ripple_period_ms
-        begin = turn * (self._ripple_phase_ms + turning_ms)
-        end = begin + turn * length_ms
-        end_ml_h = regime.rate_ml_h + regime.slope_ml_h_ms * length_ms
-        waves = regime.rate_ml_h * cos(begin) - end_ml_h * cos(end)
-        waves += regime.slope_ml_h_ms * (sin(end) - sin(begin)) / turn
-        return regime.ripple * waves / turn / MS_PER_H
 
     def _truth(self, span: _Span, now_ms: int) -> Truth:
         moment, regime, machine = self._moved_on(span, now_ms), span.regime, self._machine
@@ -345,8 +327,7 @@ class Pump:
         if "bag_empty" in faults and not moment.bag_lost:
             moment = structs.replace(moment, bag_ml=0.0, bag_lost=True)
         elif "bag_empty" not in faults and moment.bag_lost:
-            full_ml = inf if self._machine.bag_ml is None else self._machine.bag_ml
-            moment = structs.replace(moment, bag_ml=full_ml, bag_lost=False)
+            moment = structs.replace(moment, bag_ml=self._full_bag_ml, bag_lost=False)
         moment = structs.replace(moment, alarm=self._alarm(moment, faults))
         while (later := self._next_stage(moment, faults)) is not moment:
             moment = later
@@ -441,11 +422,14 @@ class Pump:
             passing=0.0 if is_dry else passing,
             held_back=_strength(faults, "occlusion_downstream"),
             free_ml_h=_strength(faults, "free_flow"),
-            ripple=self._ripple_share(rate_ml_h + bolus_ml_h),
+            ripple=ripple_share(
+                self._machine.setting.ripple_ml,
+                max(rate_ml_h + bolus_ml_h, self._program.highest_ml_h),
+                self._machine.ripple_period_ms,
+            ),
             dry=is_dry,
             alarms=(*([moment.alarm] if moment.alarm else []), *notices),
             faults=tuple(faults),
-            until_ms=_NEVER,
         )
 
     def _basal(self, moment: _Moment, faults: dict[str, Fault]) -> tuple[float, float]:
@@ -472,19 +456,11 @@ class Pump:
             return "kvo"
         return "complete" if moment.occurrence and moment.commanded_ml else "idle"
 
-    def _ripple_share(self, rate_ml_h: float) -> float:
-        """The ripple as a share of the flow, so that its volume stays within ``ripple_ml`` peak to peak."""
-        ripple_ml = self._machine.setting.ripple_ml
-        if not ripple_ml:
-            return 0.0
-        period_ml = max(rate_ml_h, self._program.highest_ml_h) * self._machine.ripple_period_ms / MS_PER_H
-        return min(RIPPLE_MOST, ripple_ml * pi / period_ml) if period_ml else 0.0
-
     def _next_event_ms(self, span: _Span) -> int:
         """When this span is over: the next known time, or a level that is reached before it."""
         begin, now_ms = span.begin, span.begin.at_ms
         times = [
-            now_ms + LONGEST_SPAN_MS,
+            span.until_ms,
             self._mishaps.next_change_ms(now_ms),
             begin.bolus_until_ms,
             self._program.due_ms(begin.occurrence),
@@ -517,36 +493,6 @@ class Pump:
             return ()
         life_ms = self._machine.battery_life_ms
         return tuple(fault.at_ms + ceil((fault.strength - level) * life_ms) for level in (LOW_CHARGE, 0.0))
-
-
-class _Strokes:
-    """The mechanism's volume as a function of the motor's: each stroke with an error of its own.
-
-    The errors are drawn in the order of the strokes, as far as needed, from the seed: so the volume after a
-    given number of strokes does not depend on when somebody asked for it.
-    """
-
-    def __init__(self, seed: int, stroke_ml: float) -> None:
-        self._random = random.Random(f"{seed} strokes")
-        self._stroke_ml = stroke_ml
-        self._after_ml = array("d", [0.0])
-
-    def volume_ml(self, motor_ml: float) -> float:
-        """What has left the mechanism after so much motor volume, calibration and ripple apart."""
-        strokes = motor_ml / self._stroke_ml
-        whole = int(strokes)
-        after_ml, most = self._after_ml, STROKE_DEVIATIONS_MOST
-        while len(after_ml) <= whole + 1:
-            error = max(-most, min(most, self._random.gauss(0.0, 1.0)))
-            after_ml.append(after_ml[-1] + self._stroke_ml * (1 + STROKE_DEVIATION * error))
-        return after_ml[whole] + (strokes - whole) * (after_ml[whole + 1] - after_ml[whole])
-
-
-def counter_shows(counted_ml: float, setting: PumpSetting) -> float:
-    """The counter's display: whole counts, cut off below, back to 0 at the wrap."""
-    if setting.counter_wrap_ml:
-        counted_ml %= setting.counter_wrap_ml
-    return round(floor(counted_ml / setting.counter_ml + ROUNDING_COUNTS) * setting.counter_ml, 6)
 
 
 def _is_dry(moment: _Moment) -> bool:
