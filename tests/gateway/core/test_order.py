@@ -200,6 +200,7 @@ def test_as_needed_is_given_as_often_as_its_limits_allow():
         ['[limits]\nmax_pause = "1h"\nno_data_after = "20min"'],
         ["[limits]\ntolerance_percent = 5"],
         ["[limits]\nmax_rate_ml_h = 5\nmax_volume_ml = 120"],
+        [(PHASE, 'duration = "24h"\nrate_ml_h = 0'), PCA, "[limits]\nmax_volume_ml = 0.5"],
         ["[limits]\ntolerance_percent = 50\n[pump]\naccuracy_percent = 50"],
         [(ONCE, EIGHT_HOURLY), (PHASE, SHORT_PHASE), "[limits]\nmax_volume_ml = 150"],
         [(ONCE, f"{ONCE}\ntimes = 1\nzone = 'Europe/Berlin'")],

@@ -123,6 +123,18 @@ TIMETABLES = {
         ((25, "10:00:00", ""), (105.001, "10:00:00", RESOLVED, 0)),
         ((30, "10:00:05", ""), (110.001, "10:00:05", NONE, 0)),
     ],
+    "after a gap that was bridged a step is a setting of the clock": [
+        ((100, "10:00:00", ""), (100, "10:00:00", NONE, 0)),
+        ((20, "10:30:00", ""), (1900, "10:30:00", RESTART, 0)),
+        ((25, "11:30:05", ""), (1905, "10:30:05", NONE, 3600)),
+    ],
+    "a gap shorter than the uptime since: the clock was wrong before, and the schedule follows the new one": [
+        ((100, "10:00:00", ""), (100, "10:00:00", NONE, 0)),
+        ((20, "03:00:00", "u"), (100.001, None, UNKNOWN, 0)),
+        ((3620, "04:00:00", "u"), (3700.001, None, NONE, 0)),
+        ((3625, "10:30:00", ""), (3705.001, "10:30:00", RESOLVED, 0)),
+        ((3630, "10:30:05", ""), (3710.001, "10:30:05", NONE, 0)),
+    ],
     "without an uptime everything goes by the wall clock": [
         ((None, "10:00:00", ""), ("wall", "10:00:00", NONE, 0)),
         ((None, "10:00:00", ""), DROPPED),
