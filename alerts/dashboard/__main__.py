@@ -102,7 +102,18 @@ def _serve(config: DashboardConfig, is_traced: bool) -> int:
             ssl_keyfile=config.web.tls_key_file,
         )
     )
-    desk_thread = threading.Thread(target=desk.run, args=(lambda: server.should_exit,), name="desk")
+    ended_well = threading.Event()
+
+    def take_in() -> None:
+        try:
+            desk.run(lambda: server.should_exit)
+            ended_well.set()
+        finally:
+            # Pages that nobody brings up to date any more are worse than none.
+            server.should_exit = True
+            audience.close()
+
+    desk_thread = threading.Thread(target=take_in, name="desk")
 
     def stop(_signal: int, _frame: object) -> None:
         server.should_exit = True
@@ -123,7 +134,7 @@ def _serve(config: DashboardConfig, is_traced: bool) -> int:
         client.stop(None)
         desk_thread.join()
         store.close()
-    return 0
+    return 0 if ended_well.is_set() else 1
 
 
 def _listener(config: DashboardConfig) -> socket.socket:

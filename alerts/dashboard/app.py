@@ -454,7 +454,7 @@ def is_from_our_page(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is None:
         return site == "same-origin"
-    return urlsplit(origin).netloc == request.headers.get("host") and origin != "null"
+    return origin.partition("://")[2] == request.headers.get("host")
 
 
 class Guard:
@@ -496,7 +496,10 @@ class Guard:
 
 
 def _refusal(request: Request) -> Response | None:
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        host = ""
     if not is_loopback(host):
         words = f"This dashboard answers only to 127.0.0.1 and localhost, not to {host[:100]!r}.\n"
         return PlainTextResponse(words, status_code=421)

@@ -172,8 +172,12 @@ class Desk:
         if events:
             self._take(events)
         for request, done in requests:
-            self._do(request)
-            done.set_result(None)
+            try:
+                self._do(request)
+            except SQLAlchemyError as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
         self._when_due()
         if self.showing is not before:
             self._changed()

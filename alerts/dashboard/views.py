@@ -384,17 +384,13 @@ def _button(board: Board, home: KnownHome, known: KnownAlert, outcome: Outcome |
 
 
 def _outcome(board: Board, name: str, newest: wire.Alert, now_ms: int) -> Outcome | None:
-    given = [
+    still_said = [
         deed
         for deed in board.deeds.values()
-        if deed.home == name and deed.alert_id == newest.alert_id and deed.rev >= newest.rev
+        if (deed.home, deed.alert_id) == (name, newest.alert_id)
+        and (deed.rev >= newest.rev or (deed.accepted is False and newest.state == AlertState.ACTIVE))
     ]
-    refused = [
-        deed
-        for deed in board.deeds.values()
-        if deed.home == name and deed.alert_id == newest.alert_id and deed.accepted is False
-    ]
-    latest = max((*given, *refused), key=lambda deed: deed.at_ms, default=None)
+    latest = max(still_said, key=lambda deed: deed.at_ms, default=None)
     if latest is None:
         return None
     if latest.accepted is False:
@@ -676,10 +672,10 @@ def _volume_words(state: wire.State) -> str:
     if state.delivered_ml is None and state.expected_ml is None:
         return ""
     if state.expected_ml is None:
-        return f"pump counted {state.delivered_ml:.1f} mL"
+        return f"Pump counted {state.delivered_ml:.1f} mL"
     if state.delivered_ml is None:
         return f"{state.expected_ml:.1f} mL expected by now; what the pump counted is not known"
-    return f"pump counted {state.delivered_ml:.1f} mL of {state.expected_ml:.1f} mL expected by now"
+    return f"Pump counted {state.delivered_ml:.1f} mL of {state.expected_ml:.1f} mL expected by now"
 
 
 _PUMP_STATE_WORDS = {"kvo": "keeping the vein open (KVO)"}
