@@ -173,6 +173,28 @@ def test_another_pump_on_the_same_cable_is_asked_who_it_is_and_its_readings_bear
     assert [reading.serial for reading in readings(dialogue)][2:4] == ["8002-51740", "8002-51733"]
 
 
+def test_an_alarm_goes_before_the_question_who_it_is():
+    def exchanged_at_4_s(now_ms: int) -> bytes:
+        return framed(infusion(serial="8002-51740" if now_ms < 4_000 else "8002-51733", notice="A"))
+
+    dialogue = a_dialogue(a_pump(INF=exchanged_at_4_s), until_ms=6_000)
+    assert dialogue.asked()[-5:] == ["INF", "ALARM", *WHO]
+
+
+def test_polls_that_were_missed_are_not_made_up_for():
+    session = a_session()
+    session.opened(0)
+    for reply in ("A2", "A4", "A6", "A14", "A9"):
+        session.due(0)
+        session.receive(text_of(reply), 0)
+    assert session.next_due_ms() == POLL_MS
+    late_ms = 3_600_000
+    assert session.due(late_ms) == text_of("A7")
+    session.receive(text_of("A9"), late_ms)
+    assert session.due(late_ms) == b""
+    assert session.next_due_ms() == late_ms + POLL_MS
+
+
 # What an answer means
 
 
