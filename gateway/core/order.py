@@ -408,7 +408,7 @@ def _constant(table: Table) -> Phase | None:
         duration_ms = round(volume_ml / rate_ml_h * MS_PER_HOUR)
         if not 0 < duration_ms <= quantity.LONGEST_DURATION_MS:
             hours = volume_ml / rate_ml_h
-            table.problem("rate_ml_h", f"gives volume_ml in {hours:.3g} h; possible are up to 400d")
+            table.problem("rate_ml_h", f"gives volume_ml in {hours:.3g} h; possible are 1 ms to 400d")
             return None
         return Phase(duration_ms=duration_ms, from_ml_h=rate_ml_h, to_ml_h=rate_ml_h)
     if duration_ms is None:

@@ -341,6 +341,11 @@ CONTRADICTIONS = [
     ([(PHASE, "volume_ml = 5")], "schedule.phase[1].duration", "needs two of"),
     ([(PHASE, "rate_ml_h = 0\nvolume_ml = 5")], "schedule.phase[1].rate_ml_h", "is 0, and volume_ml"),
     ([(PHASE, "rate_ml_h = 0.001\nvolume_ml = 5000")], "schedule.phase[1].rate_ml_h", "5e+06 h"),
+    (
+        [(PHASE, "rate_ml_h = 1000000\nvolume_ml = 0.000001")],
+        "schedule.phase[1].rate_ml_h",
+        "possible are 1 ms to 400d",
+    ),
     ([(PHASE, 'duration = "1h"\nfrom_ml_h = 0')], "schedule.phase[1].to_ml_h", "all three"),
     ([(PHASE, "from_ml_h = 0\nto_ml_h = 5")], "schedule.phase[1].duration", "all three"),
     (

@@ -123,6 +123,12 @@ TIMETABLES = {
         ((25, "10:00:00", ""), (105.001, "10:00:00", RESOLVED, 0)),
         ((30, "10:00:05", ""), (110.001, "10:00:05", NONE, 0)),
     ],
+    "one second more or less is the clock being kept right, and five are disorder": [
+        ((100, "10:00:00", ""), (100, "10:00:00", NONE, 0)),
+        ((105, "10:00:06", ""), (105, "10:00:05", NONE, 0)),
+        ((110, "10:00:12.001", ""), (110, "10:00:10", NONE, 1.001)),
+        ((109, "10:00:16.001", ""), DROPPED),
+    ],
     "after a gap that was bridged a step is a setting of the clock": [
         ((100, "10:00:00", ""), (100, "10:00:00", NONE, 0)),
         ((20, "10:30:00", ""), (1900, "10:30:00", RESTART, 0)),
@@ -175,6 +181,13 @@ def test_another_boot_is_a_restart_even_where_the_uptime_has_not_fallen():
     instant = timeline.at(moment(200, "10:30:00", boot="b"))
     assert (instant.t_ms, instant.gap) == (1_900_000, RESTART)
     assert timeline.at(moment(101, "10:00:01", boot="a")) is None
+
+
+def test_where_only_one_side_knows_its_boot_the_clocks_decide():
+    timeline = Timeline()
+    timeline.at(moment(100, "10:00:00"))
+    assert timeline.at(moment(105, "10:00:05", boot="a")).gap is NONE
+    assert timeline.at(moment(20, "10:30:05")).gap is RESTART
 
 
 def test_the_same_boot_is_no_restart_whatever_the_clocks_say():
