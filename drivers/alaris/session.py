@@ -132,7 +132,7 @@ class AlarisSession:
         self._noticed: Infusion | None = None
 
     def receive(self, data: bytes, now_ms: int) -> Sequence[Fact]:
-        """Take bytes that have just arrived; return what they say, or what it says that none came."""
+        """Take bytes that have just arrived; return what they say, and what time without an answer says."""
         self._now_ms = now_ms
         for cut in self._stream.feed(data):
             self._hear(cut)

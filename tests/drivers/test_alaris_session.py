@@ -315,6 +315,23 @@ def test_an_alarm_that_the_pump_does_not_name_is_told_as_unknown_rather_than_kep
     assert reading.volume_ml == 0.969
 
 
+def test_what_silence_told_is_handed_over_at_the_latest_with_the_next_bytes():
+    session = a_session()
+    session.opened(0)
+    for reply in (text_of("A2"), text_of("A4"), text_of("A6"), text_of("A14"), framed(infusion(notice="A"))):
+        session.due(0)
+        assert session.receive(reply, 0) == []
+    assert session.due(0) == text_of("A10")
+    assert session.due(500) == text_of("A10")
+    assert session.due(4_500) == b"", "given up"
+    assert session.due(5_000) == text_of("A7")
+    unnamed, quiet = session.receive(text_of("A9"), 5_020)
+    assert isinstance(unnamed, Reading)
+    assert (unnamed.at_ms, unnamed.alarms) == (4_500, ("vendor:unknown",))
+    assert isinstance(quiet, Reading)
+    assert (quiet.at_ms, quiet.alarms) == (5_020, ())
+
+
 # What is not an answer
 
 
