@@ -1,12 +1,12 @@
 """The door to the broker: MQTT 5 and 3.1.1 by paho, with a last will, TLS and sentences that say what to do.
 
 ``MqttClient`` moves messages between the broker and a queue, and decides nothing. It connects, and connects
-again, for as long as it is not stopped; each connection has a paho client of its own. So nothing that was handed
-over on a lost connection is sent behind anybody's back on the next one (paho keeps such messages in memory, and
-would), and renewed certificates and passwords are read again.
+again, for as long as it is not stopped; each connection has a paho client of its own. So nothing that was
+handed over on a lost connection is sent behind anybody's back on the next one (paho keeps such messages in
+memory, and would), and renewed certificates and passwords are read again.
 
-What was measured of paho and Mosquitto: a publish while offline is queued in memory and sent later; a PUBACK is
-not delivery; only MQTT 5 tells that a publish was not allowed; a broker that was killed has forgotten the
+What was measured of paho and Mosquitto: a publish while offline is queued in memory and sent later; a PUBACK
+is not delivery; only MQTT 5 tells that a publish was not allowed; a broker that was killed has forgotten the
 session, so every connection subscribes.
 """
 
@@ -93,7 +93,7 @@ class BrokerLost(Struct, frozen=True, kw_only=True):
 
 
 class BrokerRefused(Struct, frozen=True, kw_only=True):
-    """No connection could be made: what is wrong, and what to do. Said once for each reason; it is tried on."""
+    """No connection could be made: what is wrong, and what to do. Said once for each; it is tried on."""
 
     reason: str
 
