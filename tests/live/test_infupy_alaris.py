@@ -47,7 +47,8 @@ def test_infupys_keep_alive_leaves_the_simulator_unharmed_and_truthful(tmp_path:
         assert pump.say("quit")["quit"]
 
     logged = entries(tmp_path / "log")
-    assert "REMOTE_CTRL^ENABLED^3CC1" in {entry["request"] for entry in logged}
+    # With whatever code the client has made of some other thread's reply: a wrong one is met with silence.
+    assert any(entry["request"].startswith("REMOTE_CTRL^ENABLED^") for entry in logged)
     replies = [entry for entry in logged if entry["request"] in ("INF_RATE", "INF_VI")]
     assert len(replies) >= 4
     for entry in replies:
