@@ -341,9 +341,6 @@ class _Connection:
             self._end = BrokerRefused(reason=why_refused(reason_code, client.username, self._config))
             return
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", None)
-        client.max_inflight_messages_set(
-            min(_IN_FLIGHT_MAX, getattr(properties, "ReceiveMaximum", _IN_FLIGHT_MAX))
-        )
         if self._subscriptions:
             client.subscribe(self._subscriptions)
         self._up = True

@@ -402,15 +402,18 @@ class Engine:
         turn.notes.append(f"port {happened.port}: {happened.reason}")
 
     def _bytes_arrived(self, turn: _Turn, happened: BytesArrived) -> None:
-        pumps = self._ports[happened.port]
-        for fact in self._sessions[happened.port].receive(happened.data, turn.t_ms):
+        self._hear(turn, happened.port, happened.data)
+
+    def _hear(self, turn: _Turn, port: str, data: bytes) -> None:
+        """What the session of a port makes of these bytes; without any, of the time that has passed."""
+        for fact in self._sessions[port].receive(data, turn.t_ms):
             if isinstance(fact, LinkFault):
-                for pump in pumps:
+                for pump in self._ports[port]:
                     pump.rejected_bytes += fact.byte_count
                     if pump.garbled_since_t_ms is None:
                         pump.garbled_since_t_ms = turn.t_ms
                 turn.notes.append(
-                    f"port {happened.port}: {fact.byte_count} bytes make no sense"
+                    f"port {port}: {fact.byte_count} bytes make no sense"
                     f" ({fact.kind}{': ' if fact.detail else ''}{fact.detail}),"
                     f" beginning {fact.sample[:16].hex(' ')}"
                 )
@@ -739,6 +742,7 @@ class Engine:
             self._alerts_changed(turn, self.book.due(turn.when))
         for port, session in self._sessions.items():
             if self._ports[port][0].port_open and session.next_due_ms() <= turn.t_ms:
+                self._hear(turn, port, b"")
                 data = session.due(turn.t_ms)
                 if data:
                     assert self.setup.families[port].may_send(data), (

@@ -292,10 +292,15 @@ class Gateway:
         self._observers = tuple(observers)
         self._performer = performer(RealPerformer(self._ports, self._card, self._broker))
 
-    def run(self) -> None:
-        """Watch until a signal asks to stop. Raises what broke a thread."""
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._asked_to_stop)
+    def stop(self) -> None:
+        """Ask for a clean stop, from any thread."""
+        self._inbox.put(StopRequested)
+
+    def run(self, *, handle_signals: bool = True) -> None:
+        """Watch until somebody asks to stop. Raises what broke a thread."""
+        if handle_signals:
+            for name in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(name, self._asked_to_stop)
         self._card.start()
         self._ports.start()
         if self._broker is not None:
@@ -334,4 +339,5 @@ class Gateway:
         self._inbox.put(partial(FromBroker, event=event))
 
     def _asked_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        threading.Thread(target=self._inbox.put, args=(StopRequested,), daemon=True).start()
+        # Not in the handler itself: it may have interrupted the very queue that it would put into.
+        threading.Thread(target=self.stop, daemon=True).start()
