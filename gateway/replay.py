@@ -92,7 +92,7 @@ def replay(
     timeline = Timeline()
     monitor = Monitor("pump", prescription)
     inhibition = Inhibition(prescription.urgency)
-    next_state_t_ms: int | None = None
+    told_minute: int | None = None
     for row in rows:
         tally.rows += 1
         if isinstance(row, BadRow):
@@ -108,8 +108,9 @@ def replay(
             for transition in inhibition.apply(findings):
                 if transition.phase is not Phase.WORSE:
                     yield event(transition)
-        if states and (next_state_t_ms is None or instant.t_ms >= next_state_t_ms):
-            next_state_t_ms = instant.t_ms - instant.t_ms % _STATE_EVERY_MS + _STATE_EVERY_MS
+        minute = instant.utc_ms // _STATE_EVERY_MS
+        if states and minute != told_minute:
+            told_minute = minute
             yield state_line(instant, monitor.status(instant))
 
 

@@ -169,10 +169,10 @@ class RateLimit(Struct):
 
     surplus_ml: float = 0.0
 
-    def update(self, delivered_ml: float, elapsed_ms: float, limit_ml_h: float, pump: PumpExpected) -> None:
-        """Take one interval."""
-        allowed_ml = limit_ml_h * elapsed_ms / MS_PER_HOUR * (1 + pump.accuracy + REFERENCES[2])
-        self.surplus_ml = max(0.0, self.surplus_ml + delivered_ml - allowed_ml)
+    def update(self, delivered_ml: float, allowed_ml: float, most_ml: float) -> None:
+        """Take one interval. Beyond ``most_ml``, twice the threshold, the surplus tells nothing more."""
+        edge_ml = allowed_ml * (1 + REFERENCES[2])
+        self.surplus_ml = min(most_ml, max(0.0, self.surplus_ml + delivered_ml - edge_ml))
 
 
 class DayVolume(Struct):

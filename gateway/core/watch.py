@@ -36,7 +36,7 @@ DECIDABLE_SHIFT = 0.2
 """The verdict is "too early" until a shift this far beyond the tolerance would have been found."""
 STANDSTILL_SHARE = 0.8
 """A deficit is a standstill if this much of it arose since the counter last moved."""
-OVERDUE_COUNTS = 1.45
+OVERDUE_COUNTS = 1.4
 """A counter stands still when this many counts are due and none has come; before that it may be slow."""
 CONFIRMING_READINGS = 2
 """Kinds read from a state or a setting wait for at most two readings (prescription page, section 3)."""
@@ -154,9 +154,9 @@ class Watch:
         if memory.day is not None:
             memory.day.add(t_ms, delivered_ml)
         if memory.rate_limit is not None and self._limits.max_rate_ml_h is not None:
-            memory.rate_limit.update(
-                delivered_ml, carry.elapsed_ms, self._limits.max_rate_ml_h, self._expected
-            )
+            allowed_ml_h = self._limits.max_rate_ml_h * (1 + self._expected.accuracy)
+            allowed_ml = allowed_ml_h * carry.elapsed_ms / MS_PER_HOUR
+            memory.rate_limit.update(delivered_ml, allowed_ml, 2 * self._rate_limit_threshold_ml)
         return delivered_ml
 
     def _across_fall(self, previous_ml: float, value_ml: float, reading: Reading, t_ms: int) -> float:
@@ -1028,7 +1028,7 @@ class Watch:
         if passed:
             self._findings.present(Kind.LIMIT_EXCEEDED, t_ms, f"Limit passed: {'; '.join(passed)}.")
         elif memory.above_limit_readings == 0 and (
-            memory.rate_limit is None or memory.rate_limit.surplus_ml == 0.0
+            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self._rate_limit_threshold_ml / 2
         ):
             self._findings.absent(Kind.LIMIT_EXCEEDED, t_ms, "The limit is kept again.")
 

@@ -35,15 +35,17 @@ INFO = {
 }
 
 
-def order(*, phases: str, head: str = "", tail: str = "") -> Prescription:
+def order(*, phases: str, head: str = "", tail: str = "", patient: str = "", drug: str = "") -> Prescription:
     """A prescription that starts at ``START_UTC_MS``: ``head`` goes into ``[schedule]``, ``tail`` behind all."""
     return parse_order(
         f"""
 format = "infusion-prescription/1"
 [patient]
 id = "P-0001"
+{patient}
 [drug]
 name = "test"
+{drug}
 [schedule]
 start = 2026-05-04T06:00:00Z
 {head}
@@ -53,7 +55,9 @@ start = 2026-05-04T06:00:00Z
     )
 
 
-def continuous(rate_ml_h: float, hours: float, *, limits: str = "", pump: str = "", rest: str = "") -> Prescription:
+def continuous(
+    rate_ml_h: float, hours: float, *, limits: str = "", pump: str = "", rest: str = ""
+) -> Prescription:
     """One constant rate."""
     return order(
         phases=f'[[schedule.phase]]\nrate_ml_h = {rate_ml_h}\nduration = "{round(hours * 3600)}s"\n',
@@ -182,7 +186,9 @@ class Ward:
 
     def alerts(self) -> list[tuple[float, str]]:
         """What has started and is no mere information."""
-        return [(at_s, kind) for at_s, kind, phase in self.told if phase == "start" and Kind(kind) not in INFO]
+        return [
+            (at_s, kind) for at_s, kind, phase in self.told if phase == "start" and Kind(kind) not in INFO
+        ]
 
     def present(self) -> set[str]:
         """Kinds that are now held to be present."""

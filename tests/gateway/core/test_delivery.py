@@ -1,0 +1,200 @@
+"""The bank of tests: silent inside the tolerance, in time outside it (facts of detection, closed-form thresholds)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drivers.reading import PumpState
+from gateway.core.delivery import REFERENCES, Bank, DayVolume, Mark, thresholds_ml
+from gateway.core.prescription import PumpExpected
+from tests.gateway.core.pump_days import HOUR_MS, NoisyPump, Segment, continuous, watch
+
+RUNNING = PumpState.RUNNING
+
+
+def expected_pump(counter_ml: float, stroke_ml: float = 0.05, ripple_ml: float = 0.02) -> PumpExpected:
+    return PumpExpected(
+        model=None,
+        accuracy=0.05,
+        counter_ml=counter_ml,
+        counter_wrap_ml=None,
+        stroke_ml=stroke_ml,
+        ripple_ml=ripple_ml,
+        occlusion_ml=0.5,
+        poll_ms=5_000,
+    )
+
+
+class TestThresholds:
+    @given(
+        rate_ml_h=st.floats(0.05, 1000),
+        counter_ml=st.sampled_from([0.001, 0.01, 0.1]),
+        stroke_ml=st.sampled_from([0.0005, 0.005, 0.05]),
+    )
+    def test_they_cover_all_that_is_bounded_and_fall_with_the_reference(
+        self, rate_ml_h: float, counter_ml: float, stroke_ml: float
+    ) -> None:
+        thresholds = thresholds_ml(rate_ml_h, expected_pump(counter_ml, stroke_ml), 5_000)
+        assert min(thresholds) > counter_ml + 0.02
+        walk_ml = 0.0025 * stroke_ml
+        if 4 * REFERENCES[0] ** 2 * rate_ml_h * 8766 / walk_ml > math.e**2:
+            assert list(thresholds) == sorted(thresholds, reverse=True)
+
+    @pytest.mark.parametrize(
+        ("rate_ml_h", "counter_ml", "calibrated_ml"),
+        [  # calibrated by simulation for one false alarm a pump-year
+            (10, 0.01, (0.101, 0.058, 0.036, 0.023, 0.015)),
+            (10, 0.1, (0.183, 0.137, 0.119, 0.109, 0.103)),
+        ],
+    )
+    def test_they_are_not_below_what_a_simulation_of_pump_years_calibrates(
+        self, rate_ml_h: float, counter_ml: float, calibrated_ml: tuple[float, ...]
+    ) -> None:
+        ripple_ml = rate_ml_h * 0.05 * (120 / 3600) / math.pi
+        thresholds = thresholds_ml(rate_ml_h, expected_pump(counter_ml, 0.05, ripple_ml), 5_000)
+        for threshold, calibrated in zip(thresholds, calibrated_ml, strict=False):
+            assert 0.95 * calibrated < threshold < 2 * calibrated
+
+
+class TestBank:
+    @given(st.lists(st.floats(0, 10), min_size=1, max_size=200))
+    def test_delivery_exactly_as_prescribed_leaves_all_at_zero(self, volumes_ml: list[float]) -> None:
+        bank = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
+        for number, volume_ml in enumerate(volumes_ml):
+            bank.update(volume_ml, volume_ml, volume_ml, 0.1, Mark(number, 0.0, 0.0, 0.0))
+        assert max(bank.under_ml + bank.over_ml) == 0.0
+
+    @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=100))
+    def test_more_delivered_is_never_less_suspicious_of_too_much(
+        self, intervals: list[tuple[float, float]]
+    ) -> None:
+        plain = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
+        more = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
+        for number, (prescribed_ml, delivered_ml) in enumerate(intervals):
+            mark = Mark(number, 0.0, 0.0, 0.0)
+            plain.update(prescribed_ml, prescribed_ml, delivered_ml, 0.1, mark)
+            more.update(prescribed_ml, prescribed_ml, delivered_ml + 0.1, 0.1, mark)
+        assert all(one >= other for one, other in zip(more.over_ml, plain.over_ml, strict=True))
+        assert all(one <= other for one, other in zip(more.under_ml, plain.under_ml, strict=True))
+
+    def test_the_beginning_of_a_deviation_is_where_the_deficit_last_was_nothing(self) -> None:
+        bank = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
+        for second in range(1, 101):
+            delivered_ml = 0.1 if second <= 50 else 0.0
+            bank.update(0.1, 0.1, delivered_ml, 0.1, Mark(second, 0.0, 0.0, 0.0))
+        deficit = bank.too_little((1.0,) * len(REFERENCES))
+        assert deficit is not None
+        assert deficit.since.t_ms == 50
+
+
+class TestDayVolume:
+    @settings(max_examples=30)
+    @given(st.lists(st.tuples(st.integers(1, HOUR_MS), st.floats(0, 100)), min_size=1, max_size=80))
+    def test_it_is_the_volume_of_the_last_24_hours_to_a_piece(self, doses: list[tuple[int, float]]) -> None:
+        day = DayVolume([])
+        given_: list[tuple[int, float]] = []
+        t_ms = 0
+        for passed_ms, volume_ml in doses:
+            t_ms += passed_ms
+            day.add(t_ms, volume_ml)
+            given_.append((t_ms, volume_ml))
+            whole = sum(volume for at, volume in given_ if at > t_ms - 24 * HOUR_MS + 300_000)
+            edge = sum(volume for at, volume in given_ if at > t_ms - 24 * HOUR_MS - 300_000)
+            assert whole - 1e-6 <= day.within_ml(t_ms) <= edge + 1e-6
+            assert len(day.pieces) <= 290
+
+
+def the_bound_s(
+    rate_ml_h: float, beyond: float, counter_ml: float, stroke_ml: float, ripple_ml: float
+) -> float:
+    """Delay of a test that is told the shift, at the worst phase of counter and mechanism."""
+    walk_ml = 0.0025 * stroke_ml
+    rate_ml_s = rate_ml_h / 3600
+    bounded_ml = ripple_ml + rate_ml_s * 5
+    best_s = math.inf
+    for part in range(1, 100):
+        k = beyond * part / 100
+        information = 2 * k * k * rate_ml_h / walk_ml
+        level = 1.0
+        for _ in range(30):
+            level = math.log(2 * 8766 * information + level + 1)
+        best_s = min(best_s, (bounded_ml + walk_ml * level / (2 * k)) / ((beyond - k) * rate_ml_s))
+    return counter_ml / rate_ml_s + best_s
+
+
+FAULT_FREE = [
+    # mL/h, count, stroke, calibration, pauses and bag changes
+    (0.5, 0.1, 0.005, -0.05, True),
+    (0.5, 0.01, 0.05, 0.05, False),
+    (2.0, 0.1, 0.05, 0.05, True),
+    (10.0, 0.1, 0.05, -0.05, True),
+    (10.0, 0.01, 0.05, 0.05, False),
+    (50.0, 0.01, 0.05, 0.04, True),
+    (125.0, 0.1, 0.05, -0.05, True),
+]
+
+
+@pytest.mark.parametrize(("rate_ml_h", "counter_ml", "stroke_ml", "calibration", "pauses"), FAULT_FREE)
+def test_a_pump_within_its_data_sheet_alarms_nobody(
+    rate_ml_h: float, counter_ml: float, stroke_ml: float, calibration: float, pauses: bool
+) -> None:
+    ripple_ml = rate_ml_h * 0.05 * (120 / 3600) / math.pi
+    segments = [Segment(-1e9, PumpState.IDLE), Segment(100, RUNNING, rate_ml_h)]
+    for number in range(1, 9 if pauses else 1):
+        segments.append(Segment(number * 5000, PumpState.PAUSED, 0.0, resets_counter=number % 2 == 0))
+        segments.append(Segment(number * 5000 + 70 * number, RUNNING, rate_ml_h))
+    prescription = continuous(
+        rate_ml_h,
+        24,
+        limits="tolerance_percent = 10",
+        pump=f"counter_ml = {counter_ml}\nstroke_ml = {stroke_ml}\nripple_ml = {ripple_ml:.6f}",
+        rest="[bag]\nvolume_ml = 5000",
+    )
+    pump = NoisyPump(
+        segments,
+        counter_ml=counter_ml,
+        stroke_ml=stroke_ml,
+        ripple_ml=ripple_ml,
+        calibration=calibration,
+        missing=0.03,
+        lost=0.03,
+        seed=round(rate_ml_h * 10),
+    )
+    assert watch(prescription, pump, -300, 12 * 3600).alerts() == []
+
+
+@pytest.mark.parametrize("shift", [-1.0, -0.5, -0.3, -0.2, 0.2, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("rate_ml_h", "counter_ml", "stroke_ml"),
+    [(0.5, 0.01, 0.005), (2.0, 0.1, 0.005), (10.0, 0.1, 0.05), (50.0, 0.01, 0.05), (125.0, 0.1, 0.05)],
+)
+def test_a_shift_is_found_within_half_as_long_again_as_a_test_that_is_told_it(
+    rate_ml_h: float, counter_ml: float, stroke_ml: float, shift: float
+) -> None:
+    ripple_ml = rate_ml_h * 0.05 * (120 / 3600) / math.pi
+    bound_s = the_bound_s(rate_ml_h, abs(shift) - 0.05, counter_ml, stroke_ml, ripple_ml)
+    prescription = continuous(
+        rate_ml_h,
+        24,
+        limits="tolerance_percent = 5",
+        pump=f"counter_ml = {counter_ml}\nstroke_ml = {stroke_ml}\nripple_ml = {ripple_ml:.6f}",
+    )
+    pump = NoisyPump(
+        [Segment(-1e9, PumpState.IDLE), Segment(30, RUNNING, rate_ml_h)],
+        counter_ml=counter_ml,
+        stroke_ml=stroke_ml,
+        ripple_ml=ripple_ml,
+        factor=1 + shift,
+        shifted_at_s=3600,
+        seed=round(100 * (1 + shift)),
+    )
+    deadline_s = 1.5 * bound_s + 2 * 5 + 10
+    alerts = watch(prescription, pump, -60, 3600 + deadline_s).alerts()
+    assert alerts, "not found in time"
+    assert alerts[0][0] >= 3600, "found before it was there"
+    kinds = {"over_infusion"} if shift > 0 else {"under_infusion", "no_delivery"}
+    assert {kind for _, kind in alerts} <= kinds

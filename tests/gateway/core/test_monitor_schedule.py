@@ -1,0 +1,699 @@
+"""Stories of the schedule: doses begin, are late, missed, too soon, interrupted, over (prescription page, 1.1)."""
+
+from __future__ import annotations
+
+from tests.gateway.core.pump_days import continuous, order
+from tests.gateway.core.timetable import live, must_be_told
+
+PUMP = 'counter_ml = 0.01\nstroke_ml = 0.005\nripple_ml = 0.01\npoll = "5s"'
+LIMITS = (
+    'start_window = "20min"\nend_window = "10min"\nmax_pause = "10min"\nkvo_ml_h = 0.5\nkvo_max = "30min"'
+)
+
+
+def one_hour_at_100(limits: str = LIMITS, **extra: str) -> object:
+    return continuous(100, 1, limits=limits, pump=PUMP, **extra)
+
+
+EVERY_8H = order(
+    head='every = "8h"\ntimes = 3\nbetween_ml_h = 0.5\n',
+    phases='[[schedule.phase]]\nduration = "1h"\nvolume_ml = 100.0\n',
+    tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+)
+DAY_AFTER_DAY = order(
+    head='every = "2h"\ntimes = 3\n',
+    phases='[[schedule.phase]]\nduration = "2h"\nrate_ml_h = 10\n',
+    tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+)
+
+
+def test_a_dose_that_is_given_in_time_is_nobodys_trouble() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:05  running   rate=100
+         1:05  complete
+        """,
+        until="30:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:05  dose_started
+        1:05  dose_ended
+        """,
+        info=True,
+    )
+
+
+def test_a_dose_may_begin_within_the_window_before_it_is_due() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:30  idle
+        -0:19  running   rate=100
+         0:41  complete
+        """,
+        until="2:00",
+    )
+    must_be_told(ward, "")
+
+
+def test_a_dose_that_does_not_start_is_told_at_the_end_of_its_window_and_ends_when_it_starts() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:50  running   rate=100
+         1:50  complete
+        """,
+        until="3:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:20  not_started
+        0:50  not_started end
+        """,
+    )
+
+
+def test_a_dose_that_nobody_gives_is_missed_and_the_end_of_not_started_comes_first() -> None:
+    ward = live(EVERY_8H, "-0:10 idle", until="9:00")
+    must_be_told(
+        ward,
+        """
+        0:20  not_started
+        1:20  not_started end
+        1:20  dose_missed
+        1:20  dose_missed end
+        8:20  not_started
+        """,
+        within_s=0,
+    )
+
+
+def test_delivery_before_the_window_is_unscheduled_until_it_is_the_dose() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -1:00  idle
+        -0:40  running   rate=100
+         0:20  complete
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        """
+        -0:40  unscheduled_delivery
+        -0:20  unscheduled_delivery end
+        """,
+    )
+
+
+def test_a_dose_given_once_more_is_unscheduled() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:00  complete
+         2:00  running   rate=100
+         2:10  idle
+        """,
+        until="3:00",
+    )
+    must_be_told(
+        ward,
+        """
+        2:00  unscheduled_delivery
+        2:10  unscheduled_delivery end
+        """,
+    )
+
+
+def test_two_doses_close_together_are_too_soon() -> None:
+    ward = live(
+        order(
+            head='every = "4h"\ntimes = 2\n',
+            phases='[[schedule.phase]]\nduration = "30min"\nvolume_ml = 50\n',
+            tail=f'[limits]\n{LIMITS}\ngive_within = "3h"\nmin_interval = "2h"\n[pump]\n{PUMP}',
+        ),
+        """
+        -0:10  idle
+         2:30  running   rate=100
+         3:00  complete
+         4:00  running   rate=100
+         4:30  complete
+        """,
+        until="6:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:20  not_started
+        2:30  not_started end
+        4:00  dose_too_soon
+        4:30  dose_too_soon end
+        """,
+    )
+
+
+def test_an_allowed_pause_moves_the_rest_and_is_nobodys_trouble() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  paused
+         0:38  running   rate=100
+         1:08  complete
+        """,
+        until="2:00",
+    )
+    must_be_told(ward, "")
+
+
+def test_a_pause_that_is_too_long_is_told_when_its_time_is_up_and_ends_with_delivery() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  paused
+         1:00  running   rate=100
+         1:30  complete
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:40  paused_too_long
+        1:00  paused_too_long end
+        """,
+        within_s=5,
+    )
+
+
+def test_many_short_pauses_count_together_where_the_order_says_so() -> None:
+    ward = live(
+        one_hour_at_100(LIMITS + '\nmax_total_pause = "12min"'),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:10  paused
+         0:16  running   rate=100
+         0:20  paused
+         0:28  running   rate=100
+         1:14  complete
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:26  paused_too_long
+        0:28  paused_too_long end
+        """,
+        within_s=10,
+    )
+
+
+def test_a_pump_that_is_switched_off_interrupts() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  off
+         1:00  running   rate=100
+         1:30  complete
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:40  paused_too_long
+        1:00  paused_too_long end
+        """,
+        within_s=5,
+    )
+
+
+def test_a_dose_that_ends_with_volume_missing_stopped_early_and_the_message_says_what_is_left() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  idle
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:30  stopped_early
+        0:30  stopped_early end
+        """,
+    )
+    message = next(one.message for one in ward.findings if one.kind == "stopped_early")
+    assert "50.0" in message
+    assert "100.0 mL" in message
+    assert "is left" in message
+
+
+def test_one_stray_reading_of_idle_does_not_end_a_dose() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10     idle
+         0:00     running   rate=100
+         0:30     idle
+         0:30:05  running   rate=100
+         1:00:05  complete
+        """,
+        until="2:00",
+    )
+    must_be_told(ward, "")
+
+
+def test_paused_with_the_volume_in_is_the_end() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:58  paused
+        """,
+        until="3:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:00  dose_started
+        0:58  dose_ended
+        """,
+        info=True,
+    )
+
+
+def test_for_a_vital_drug_paused_near_the_end_is_still_a_pause() -> None:
+    ward = live(
+        one_hour_at_100('start_window = "20min"\nmax_pause = "3min"', rest='[response]\nurgency = "vital"'),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:56  paused
+        """,
+        until="1:02",
+    )
+    must_be_told(ward, "0:59 paused_too_long")
+
+
+def test_a_bag_that_runs_empty_with_the_volume_in_is_the_end_and_nothing_else() -> None:
+    for code in ("empty", "air_in_line"):
+        ward = live(
+            one_hour_at_100(),
+            f"""
+            -0:10  idle
+             0:00  running   rate=100
+             0:57  alarm     alarms={code}
+             1:20  idle
+            """,
+            until="3:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:00  dose_started
+            0:57  dose_ended
+            """,
+            info=True,
+        )
+
+
+def test_delivery_that_goes_on_after_the_end_is_not_ended_and_then_too_much() -> None:
+    ward = live(
+        one_hour_at_100(LIMITS.replace('end_window = "10min"', 'end_window = "4min"')),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:30  idle
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        """
+        1:04  not_ended
+        1:06  over_infusion
+        1:30  not_ended end
+        1:30  over_infusion end
+        """,
+    )
+
+
+def test_keep_vein_open_is_right_for_a_while_after_the_end() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:00  kvo       rate=0.5
+         1:40  idle
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        """
+        1:30  kvo_too_long
+        1:40  kvo_too_long end
+        """,
+        within_s=5,
+    )
+
+
+def test_keep_vein_open_between_two_doses_is_right_for_as_long_as_one_is_to_come() -> None:
+    ward = live(
+        EVERY_8H,
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:00  kvo       rate=0.5
+         8:00  running   rate=100
+         9:00  kvo       rate=0.5
+        16:00  running   rate=100
+        17:00  kvo       rate=0.5
+        """,
+        until="18:00",
+    )
+    must_be_told(ward, "17:30 kvo_too_long", within_s=5)
+
+
+def test_keep_vein_open_faster_than_ordered_is_told() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:00  kvo       rate=5
+        """,
+        until="1:02",
+    )
+    must_be_told(ward, "1:00 kvo_too_long")
+
+
+def test_a_pump_without_the_state_kvo_runs_slowly_after_the_end() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:00  running   rate=0.5
+         1:20  idle
+        """,
+        until="2:00",
+    )
+    must_be_told(ward, "")
+
+
+def test_doses_that_follow_without_a_gap_leave_time_for_the_change_of_bag() -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+        -0:10  idle
+         0:10  running   rate=10
+         2:10  complete
+         2:25  running   rate=10   counter=0
+         4:25  complete
+         4:40  running   rate=10   counter=0
+         6:40  complete
+        """,
+        until="8:00",
+    )
+    must_be_told(ward, "")
+
+
+def test_doses_that_follow_without_a_gap_may_run_without_a_stop() -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+        -0:10  idle
+         0:10  running   rate=10
+         6:10  complete
+        """,
+        until="8:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:10  dose_started
+        2:10  dose_ended
+        2:10  dose_started
+        4:10  dose_ended
+        4:10  dose_started
+        6:10  dose_ended
+        """,
+        info=True,
+        within_s=25,
+    )
+
+
+def test_an_interrupted_dose_is_over_when_the_next_is_due() -> None:
+    ward = live(
+        EVERY_8H,
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  paused
+         8:05  running   rate=100
+         9:05  complete
+        """,
+        until="10:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:40  paused_too_long
+        8:00  paused_too_long end
+        8:00  stopped_early
+        8:00  stopped_early end
+        """,
+        within_s=5,
+    )
+
+
+def test_after_a_counter_reset_delivery_in_the_next_window_is_the_next_dose() -> None:
+    ward = live(
+        EVERY_8H,
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  paused
+         7:50  running   rate=100   counter=0
+         8:50  complete
+        """,
+        until="10:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:40  paused_too_long
+        7:50  paused_too_long end
+        7:50  stopped_early
+        7:50  stopped_early end
+        """,
+        within_s=5,
+    )
+
+
+def test_a_single_interrupted_dose_is_over_a_day_after_its_last_delivery() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  paused
+        """,
+        until="25:00",
+    )
+    must_be_told(
+        ward,
+        """
+        0:40   paused_too_long
+        24:30  paused_too_long end
+        24:30  stopped_early
+        24:30  stopped_early end
+        """,
+        within_s=5,
+    )
+
+
+def test_as_needed_each_start_is_right_unless_it_comes_too_soon() -> None:
+    ward = live(
+        order(
+            head="as_needed = true\ntimes = 0\n",
+            phases='[[schedule.phase]]\nduration = "30min"\nvolume_ml = 50\n',
+            tail=f'[limits]\n{LIMITS}\nmin_interval = "4h"\n[pump]\n{PUMP}',
+        ),
+        """
+        -0:10  idle
+         3:00  running   rate=100
+         3:30  complete
+         8:00  running   rate=100
+         8:30  complete
+        10:00  running   rate=100
+        10:30  complete
+        """,
+        until="12:00",
+    )
+    must_be_told(
+        ward,
+        """
+        10:00  dose_too_soon
+        10:30  dose_too_soon end
+        """,
+    )
+
+
+class TestJoiningLate:
+    def test_a_dose_found_running_is_joined_and_its_end_is_right(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            0:30  running   rate=100
+            1:00  complete
+            """,
+            until="2:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:30  dose_started
+            1:00  dose_ended
+            """,
+            info=True,
+        )
+
+    def test_a_pause_that_is_found_began_with_the_first_reading(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            0:30  paused
+            """,
+            until="1:00",
+        )
+        must_be_told(ward, "0:40 paused_too_long")
+
+    def test_a_pump_found_running_long_after_the_end_is_unscheduled(self) -> None:
+        ward = live(one_hour_at_100(), "1:30 running rate=100", until="1:40")
+        must_be_told(ward, "1:30 unscheduled_delivery")
+
+    def test_a_pump_found_running_within_the_window_before_begins_the_dose(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            -0:10  running   rate=100
+             0:50  complete
+            """,
+            until="2:00",
+        )
+        must_be_told(ward, "")
+
+    def test_a_dose_that_may_have_been_given_before_anybody_looked_is_not_held_missing(self) -> None:
+        ward = live(EVERY_8H, "1:10 idle", until="8:10")
+        must_be_told(ward, "")
+
+    def test_a_dose_that_cannot_have_been_given_yet_is_held_missing_at_the_first_reading(self) -> None:
+        ward = live(continuous(10, 24, limits=LIMITS, pump=PUMP), "2:00 idle", until="2:10")
+        must_be_told(ward, "2:00 not_started")
+
+
+class TestWhileNobodyLooked:
+    def test_a_dose_begun_in_silence_is_no_missed_dose(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            -0:10  idle
+            -0:01  silence
+             0:05  silence   rate=100
+             0:35  running   rate=100
+             1:05  complete
+            """,
+            until="2:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:03:57  no_data
+            0:35     no_data end
+            """,
+        )
+
+    def test_a_dose_given_whole_in_silence_was_given(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            -0:10  idle
+            -0:01  silence
+             0:05  silence   rate=100
+             1:05  silence
+             2:30  idle
+            """,
+            until="5:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:03:57  no_data
+            2:30     no_data end
+            2:30     dose_started
+            2:30     dose_ended
+            """,
+            info=True,
+        )
+
+    def test_a_pump_switched_off_between_two_doses_is_nobodys_trouble(self) -> None:
+        ward = live(
+            order(
+                head='every = "24h"\ntimes = 3\n',
+                phases='[[schedule.phase]]\nduration = "30min"\nvolume_ml = 50\n',
+                tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+            ),
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  complete
+             0:35  silence
+            23:55  idle      counter=0
+            24:05  running   rate=100
+            24:35  complete
+            """,
+            until="26:00",
+        )
+        must_be_told(ward, "")
+
+    def test_what_was_due_in_silence_is_judged_with_the_first_reading_after_it(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            -0:10  idle
+            -0:01  silence
+             1:00  idle
+            """,
+            until="1:05",
+        )
+        must_be_told(
+            ward,
+            """
+            0:03:57  no_data
+            1:00  no_data end
+            1:00  not_started
+            """,
+        )
