@@ -183,7 +183,7 @@ class Findings:
                 priority=priority,
                 since_utc_ms=None if since_t_ms is None else since_t_ms + offset_ms,
                 expected_ml=None if occurrence is None else occurrence.expected_ml,
-                delivered_ml=None if occurrence is None else occurrence.delivered_ml,
+                delivered_ml=None if occurrence is None else occurrence.counted_ml,
                 message=message,
             )
         )

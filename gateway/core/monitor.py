@@ -144,7 +144,7 @@ class Monitor:
         return DeliveryStatus(
             verdict=verdict,
             expected_ml=occurrence.expected_ml,
-            delivered_ml=occurrence.delivered_ml,
+            delivered_ml=occurrence.counted_ml,
             occurrence=(occurrence.number, occurrence.due_utc_ms),
             ends_at_utc_ms=instant.utc_ms + left_ms if memory.doing is Doing.DELIVERING else None,
             decidable_after_s=decidable_after_s,

@@ -22,6 +22,8 @@ class Occurrence(Struct, kw_only=True):
     expected_ml: float = 0.0
     delivered_ml: float = 0.0
     """As the pump counted, boluses apart."""
+    counter_seen: bool = False
+    """The pump has shown its counter. Without, only the time for which it delivered is known."""
     bolus_ml: float = 0.0
     joined_at_ml: float = 0.0
     """How much was expected when the occurrence was joined; the tests know nothing of it."""
@@ -44,6 +46,11 @@ class Occurrence(Struct, kw_only=True):
     under: Deviation | None = None
     over: Deviation | None = None
 
+    @property
+    def counted_ml(self) -> float | None:
+        """What the pump counted; ``None`` if it does not show its counter."""
+        return self.delivered_ml if self.counter_seen else None
+
 
 def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Course) -> bool:
     """Whether the volume counts as in (prescription page, section 1.1, rule 4).
@@ -53,11 +60,12 @@ def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Cou
     """
     limits = prescription.limits
     enough_ml = (1 - limits.tolerance) * course.volume_ml - prescription.pump.counter_ml
-    if occurrence.delivered_ml < enough_ml - 1e-9:
+    given_ml = occurrence.delivered_ml if occurrence.counter_seen else occurrence.expected_ml
+    if given_ml < enough_ml - 1e-9:
         return False
     if prescription.urgency is not Urgency.VITAL:
         return True
     if course.length_ms - occurrence.tau_ms < limits.max_pause_ms:
         return True
     last_ml = course.volume_ml - course.expected_ml(course.length_ms - limits.max_pause_ms)
-    return course.volume_ml - occurrence.delivered_ml < last_ml
+    return course.volume_ml - given_ml < last_ml

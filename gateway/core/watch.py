@@ -118,9 +118,13 @@ class Watch:
         delivered_ml = self._count(reading, t_ms, elapsed_ms)
         if memory.occurrence is not None:
             self._bring_forward(memory.occurrence, reading, t_ms, elapsed_ms, delivered_ml, length_known)
-        elif memory.run is not None:
-            memory.run.delivering_ms += elapsed_ms if reading.state in _DELIVERING_STATES else elapsed_ms / 2
-            memory.run.volume_ml += delivered_ml or 0.0
+        else:
+            if memory.run is not None:
+                steady = reading.state in _DELIVERING_STATES
+                memory.run.delivering_ms += elapsed_ms if steady else elapsed_ms / 2
+                memory.run.volume_ml += delivered_ml or 0.0
+            if delivered_ml is not None:
+                memory.carry = _carry_from(reading)
         if memory.first_t_ms is None:
             memory.first_t_ms = t_ms
             memory.first_was_busy = reading.state in _BUSY_STATES
@@ -252,12 +256,20 @@ class Watch:
         """For how long the pump delivered in an interval: all of it, or an unknown part."""
         if steady:
             return float(elapsed_ms)
-        occurrence.uncertain_ms += min(elapsed_ms, self._poll_ms)
+        unseen_ms = min(float(elapsed_ms), self._one_count_ms(occurrence.expected_ml))
+        occurrence.uncertain_ms += max(unseen_ms, min(elapsed_ms, self._poll_ms))
+        if delivered_ml is None and not length_known:
+            return 0.0
         if delivered_ml is None or (elapsed_ms <= 2 * self._poll_ms and length_known):
             return elapsed_ms / 2
         reached_ms = self._course.tau_of_volume(self._course.expected_ml(occurrence.tau_ms) + delivered_ml)
         passed_ms = max(0.0, reached_ms - occurrence.tau_ms)
         return min(passed_ms, float(elapsed_ms)) if length_known else passed_ms
+
+    def _one_count_ms(self, volume_ml: float) -> float:
+        """How long one count takes around this volume: so well the counter tells the time."""
+        course = self._course
+        return course.tau_of_volume(volume_ml + self._expected.counter_ml) - course.tau_of_volume(volume_ml)
 
     def _prescribed_ml(
         self, occurrence: Occurrence, tau_ms: float, elapsed_ms: int, reading: Reading, steady: bool
@@ -306,11 +318,8 @@ class Watch:
         carry = memory.carry
         low_ml, high_ml = carry.low_ml, carry.high_ml
         bolus = carry.bolus
-        memory.carry = Carry(
-            stopped=reading.state not in _COUNTING_STATES,
-            bolus=reading.state is PumpState.BOLUS,
-            priming=reading.state is PumpState.PRIMING,
-        )
+        memory.carry = _carry_from(reading)
+        occurrence.counter_seen = True
         counter_ml = self._expected.counter_ml
         if delivered_ml > 0:
             occurrence.uncounted_ml = 0.0
@@ -410,14 +419,8 @@ class Watch:
             memory.kvo_since_t_ms = None
             memory.kvo_too_fast_readings = 0
             self._findings.absent(Kind.KVO_TOO_LONG, t_ms, "Keep-vein-open has stopped.")
-        elif before is not Doing.KVO or memory.kvo_since_t_ms is None:
+        elif memory.occurrence is None and (before is not Doing.KVO or memory.kvo_since_t_ms is None):
             memory.kvo_since_t_ms = t_ms if memory.last_end_t_ms is None else memory.last_end_t_ms
-        if memory.occurrence is None and memory.carry.elapsed_ms and delivered_ml is not None:
-            memory.carry = Carry(
-                stopped=reading.state not in _COUNTING_STATES,
-                bolus=reading.state is PumpState.BOLUS,
-                priming=reading.state is PumpState.PRIMING,
-            )
 
     def _deliver(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> None:
         """The pump delivers, and an occurrence is on."""
@@ -543,7 +546,9 @@ class Watch:
             due_utc_ms = run.since_t_ms + memory.utc_offset_ms
         occurrence = self._occurrence(number, due_utc_ms, run.since_t_ms, run.delivering_ms, t_ms)
         occurrence.delivered_ml = run.volume_ml
-        occurrence.uncertain_ms = float(min(max(elapsed_ms - self._poll_ms, 0), self._poll_ms))
+        occurrence.counter_seen = memory.counter_ml is not None
+        unseen_ms = max(0.0, float(elapsed_ms - self._poll_ms))
+        occurrence.uncertain_ms = min(unseen_ms, self._one_count_ms(run.volume_ml))
         memory.occurrence = occurrence
         memory.next_number = number + 1
         memory.run = None
@@ -712,6 +717,7 @@ class Watch:
             tau_ms += run.delivering_ms
         occurrence = self._occurrence(number, due_utc_ms, first_t_ms - since_due_ms, tau_ms, t_ms)
         occurrence.joined_at_ml = joined_ml
+        occurrence.counter_seen = memory.counter_ml is not None
         occurrence.delivered_ml = joined_ml + (run.volume_ml if run is not None else 0.0)
         occurrence.uncertain_ms = float(self._poll_ms)
         occurrence.bank = Bank.fresh(Mark(t_ms, tau_ms, occurrence.expected_ml, occurrence.delivered_ml))
@@ -1195,7 +1201,7 @@ class Watch:
         self._findings.present(
             Kind.DOSE_MISSED,
             t_ms,
-            f"Dose {number} was missed: nothing of it has been given, pump counted 0 mL.",
+            f"Dose {number} was missed: pump counted nothing of it in time.",
         )
         self._memory.next_number = number + 1
 
@@ -1267,6 +1273,15 @@ class Watch:
         if needed_ml > self._course.volume_ml:
             return None
         return max(1, round((self._course.tau_of_volume(needed_ml) - occurrence.tau_ms) / 1000))
+
+
+def _carry_from(reading: Reading) -> Carry:
+    """A new beginning at a reading with a counter value."""
+    return Carry(
+        stopped=reading.state not in _COUNTING_STATES,
+        bolus=reading.state is PumpState.BOLUS,
+        priming=reading.state is PumpState.PRIMING,
+    )
 
 
 def _when(timer: Timer) -> int:

@@ -697,3 +697,37 @@ class TestWhileNobodyLooked:
             1:00  not_started
             """,
         )
+
+
+def test_a_pump_that_shows_no_counter_is_judged_by_the_time_for_which_it_ran() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle      nocount
+         0:00  running   rate=100  nocount
+         1:00  complete  nocount
+        """,
+        until="2:00",
+    )
+    must_be_told(ward, "0:00 dose_started\n1:00 dose_ended", info=True)
+    assert {one.delivered_ml for one in ward.findings} == {None}
+
+
+def test_keep_vein_open_after_a_dose_that_stopped_early_counts_from_its_own_end() -> None:
+    ward = live(
+        order(
+            head='every = "8h"\ntimes = 2\n',
+            phases='[[schedule.phase]]\nduration = "1h"\nvolume_ml = 100.0\n',
+            tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+        ),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:00  idle
+         8:00  running   rate=100
+         8:30  kvo       rate=0.5
+         8:50  idle
+        """,
+        until="10:00",
+    )
+    must_be_told(ward, "8:30 stopped_early\n8:30 stopped_early end")
