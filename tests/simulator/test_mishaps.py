@@ -224,3 +224,14 @@ def test_the_log_grows_when_something_happens_and_not_else() -> None:
     pump = pump_with(fault("paused", 5 * MIN, MIN))
     entries = [pump.truth_at(at_ms).log_entries for at_ms in (0, 5 * MIN - 1, 5 * MIN, 6 * MIN - 1, 6 * MIN)]
     assert entries == [0, 0, 1, 1, 2]
+
+
+def test_a_rate_set_by_hand_when_nothing_is_due_is_delivered_all_the_same() -> None:
+    pump = pump_with(fault("missed_dose", 0))
+    pump.set_rate(60.0, 10 * MIN)
+    pump.set_rate(0.0, 20 * MIN)
+    assert told(pump, 9 * MIN, 15 * MIN, 21 * MIN) == [
+        ("idle", 0.0, 0.0),
+        ("running", 60.0, 5.0),
+        ("complete", 0.0, 10.0),
+    ]
