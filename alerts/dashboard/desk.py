@@ -238,6 +238,7 @@ class Desk:
             match event:
                 case BrokerConnected():
                     facts.append(Subscribed(at_ms=now_ms))
+                    self._trace("subscribed")
                 case BrokerLost(reason=reason) | BrokerRefused(reason=reason):
                     facts.append(Disconnected(at_utc_ms=utc_ms, words=reason))
                     self._deed_of_token.clear()

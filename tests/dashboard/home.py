@@ -1,4 +1,4 @@
-"""A home as the dashboard hears it: payloads as a gateway of the MQTT page makes them, and a clock that is set."""
+"""A home as the dashboard hears it: payloads as the MQTT page has them, and a clock that is set."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.dashboard.home import BEGIN_UTC_MS, SetClock, SpeakingHome
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from alerts.dashboard.board import (
     fold,
 )
 from alerts.mqtt import BrokerMessage
+from tests.dashboard.home import BEGIN_UTC_MS, SetClock, SpeakingHome
 
 
 class World:

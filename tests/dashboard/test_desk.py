@@ -290,6 +290,7 @@ def test_an_acknowledgement_goes_out_with_what_was_seen_and_expires(ward: Ward) 
     ward.hear(ward.home.acknowledged(1, 4))
     assert ward.view.alerts[0].acknowledged is not None
     assert [step for step, _ in ward.traced] == [
+        "subscribed",
         "dashboard_stored",
         "acknowledged",
         "dashboard_stored",

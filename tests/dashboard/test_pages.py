@@ -251,7 +251,7 @@ def test_a_body_without_a_length_is_bounded_too(site: Site) -> None:
     site.start()
     with socket.create_connection(("127.0.0.1", site.port), timeout=STARTS_WITHIN_S) as raw:
         head = (
-            f"POST /name HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nConnection: close\r\n"
+            "POST /name HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nConnection: close\r\n"
             "Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         raw.sendall(head.encode())
@@ -272,8 +272,9 @@ def test_a_body_without_a_length_is_bounded_too(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "role"), [("Mary Smith", "nurse"), ("", "nurse"), ("nurse-07", "queen"), ("a" * 33, "nurse"), ("a.b", "nurse")]
-)  # fmt: skip
+    ("name", "role"),
+    [("Mary Smith", "nurse"), ("", "nurse"), ("nurse-07", "queen"), ("a" * 33, "nurse"), ("a.b", "nurse")],
+)
 def test_a_pseudonym_is_short_and_plain(site: Site, name: str, role: str) -> None:
     site.start()
     assert site.post("/name", {"name": name, "role": role}).status == 400
