@@ -131,7 +131,10 @@ class MqttClient:
         session_expiry_s: int,
         deliver: Callable[[BrokerEvent], None],
     ) -> None:
-        """``subscriptions``: filters and QoS. ``deliver`` is called from other threads, and must not wait."""
+        """``subscriptions``: filters and QoS.
+
+        ``deliver`` is called from other threads; it may neither wait long nor raise.
+        """
         self._config = config
         self._client_id = client_id
         self._username = username
