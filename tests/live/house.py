@@ -1,0 +1,214 @@
+"""Real parts around a real broker: gateways and a dashboard as processes, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.live.broker import free_port
+from tests.live.simulated_pump import ROOT
+
+PATIENCE_S = 30.0
+
+
+def wait_until(condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
+    """Poll a real thing until it is so."""
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, f"not within {within_s} s: {what}"
+        time.sleep(0.02)
+
+
+class Process:
+    """One part of Dripwatch, started from the command line, with what it prints."""
+
+    def __init__(self, folder: Path, *command: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.log = folder / f"{command[0].replace('.', '-')}.log"
+        self._command = command
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        with self.log.open("a") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self._command],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        return self._end(signal.SIGTERM)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def next_step(self, step: str, **fields: object) -> dict[str, Any]:
+        """The next line of its trace with this step and these fields."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            line = self.lines.get(timeout=max(0.01, until - time.monotonic()))
+            if line.get("step") == step and all(line.get(name) == value for name, value in fields.items()):
+                return line
+
+    def _end(self, how: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(how)
+        status = self.process.wait(PATIENCE_S)
+        self.process = None
+        return status
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as stream:
+            for line in stream:
+                if line.startswith("{"):
+                    self.lines.put(json.loads(line))
+
+
+class Gateway(Process):
+    """``dripwatch run`` with a pump at ``port``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        home: str,
+        broker_port: int,
+        port: str,
+        family: str = "alaris",
+        prescription: Path | None = None,
+        mqtt: str = "",
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "gateway.toml"
+        self.config.write_text(
+            f"""\
+format = "dripwatch-gateway/1"
+home = "{home}"
+state_dir = "state"
+clock_trusted = true
+
+[mqtt]
+host = "127.0.0.1"
+port = {broker_port}
+{mqtt}
+
+[[pump]]
+id = "p1"
+family = "{family}"
+port = "{port}"
+origin = "test"
+poll = "1s"
+{f'prescription = "{prescription}"' if prescription else ""}
+"""
+        )
+        super().__init__(folder, "gateway", "run", "--config", str(self.config), "--trace")
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "state" / "dripwatch.sqlite"
+
+    def numbered(self) -> int:
+        """The number that the next message of the alerts lane will get."""
+        if not self.database.exists():
+            return 1
+        database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            row = database.execute("select value from meta where name = 'next_seq/alerts'").fetchone()
+        except sqlite3.OperationalError:
+            return 1
+        finally:
+            database.close()
+        return int(row[0]) if row else 1
+
+    def waiting(self) -> int:
+        """How many messages of the alerts lane wait or are under way."""
+        database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            (held,) = database.execute("select count(*) from outbox where lane = 'alerts'").fetchone()
+            (unnumbered,) = database.execute("select count(*) from waiting where lane = 'alerts'").fetchone()
+        finally:
+            database.close()
+        return int(held) + int(unnumbered)
+
+
+class Dashboard(Process):
+    """``dripwatch dashboard``, and what it has stored."""
+
+    def __init__(self, folder: Path, broker_port: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.database = folder / "dashboard.sqlite"
+        config = folder / "dashboard.toml"
+        config.write_text(
+            f"""\
+format = "dripwatch-dashboard/1"
+
+[web]
+host = "127.0.0.1"
+port = {self.port}
+
+[store]
+url = "sqlite:///{self.database}"
+
+[mqtt]
+host = "127.0.0.1"
+port = {broker_port}
+collector = "main"
+"""
+        )
+        super().__init__(folder, "alerts.dashboard", "--config", str(config), "--trace")
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        super().start()
+        wait_until(self._answers, "the dashboard answers")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.address + "healthz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def messages(self, home: str, lane: str = "alerts") -> list[dict[str, Any]]:
+        """All that is stored of a home's lane, by number."""
+        database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            rows = database.execute(
+                "select payload from message where home = ? and lane = ? order by seq", (home, lane)
+            ).fetchall()
+        finally:
+            database.close()
+        return [json.loads(payload) for (payload,) in rows]
+
+    def alert_ids(self, home: str, kind: str) -> set[str]:
+        """The alerts of a kind that have been stored of a home."""
+        return {
+            message["alert_id"]
+            for message in self.messages(home)
+            if message.get("kind") == kind and "alert_id" in message
+        }
