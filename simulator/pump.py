@@ -36,6 +36,8 @@ from simulator.therapy import MS_PER_H
 
 UPSTREAM_ALARM_ML = 0.2
 """The motor turns for so much before the pump notices that nothing comes from the bag."""
+LEAST_RATE_ML_H = 0.01
+"""Below this, a pump's display shows no rate, and the time left cannot be worked out from it."""
 LOW_CHARGE = 0.2
 ROUNDING_ML = 1e-9
 LONGEST_SPAN_MS = 86_400_000
@@ -288,7 +290,7 @@ class Pump:
         to_come = moment.stage == "giving" or self._program.due_ms(moment.occurrence) is not None
         left_ml = max(0.0, self._program.vtbi_ml - moment.given_ml) if to_come else 0.0
         left_ms = (self._program.length_ms - moment.position_ms) if to_come else 0
-        if rate_ml_h > 0 and moment.stage == "giving":
+        if rate_ml_h >= LEAST_RATE_ML_H and moment.stage == "giving":
             left_ms = round(left_ml / rate_ml_h * MS_PER_H)
         counted_ml = moment.motor_ml if self._follows_motor else moment.mechanism_ml + moment.free_ml
         return Truth(

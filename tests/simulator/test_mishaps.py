@@ -235,3 +235,8 @@ def test_a_rate_set_by_hand_when_nothing_is_due_is_delivered_all_the_same() -> N
         ("running", 60.0, 5.0),
         ("complete", 0.0, 10.0),
     ]
+
+
+def test_a_rate_too_small_to_be_shown_leaves_the_time_that_was_programmed() -> None:
+    truth = pump_with(fault("wrong_rate", 0, strength=1e-300)).truth_at(0)
+    assert (truth.state, truth.remaining_s) == ("running", 3600)
