@@ -19,10 +19,11 @@ from msgspec import Struct
 from alerts.condition import Finding, Kind
 from drivers.reading import PumpAlarm, PumpState, Reading
 from gateway.core import assess
+from gateway.core.case import CONFIRMING_READINGS
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
 from gateway.core.timeline import GapKind, Instant
-from gateway.core.watch import CONFIRMING_READINGS, Watch
+from gateway.core.watch import Watch
 
 _SNAPSHOT_VERSION = 1
 _DELIVERY_KINDS = (
@@ -108,20 +109,20 @@ class Monitor:
             # The time that has just been added passed in the gap: nobody could see it pass.
             memory.floor_t_ms = t_ms
         elif watch is not None:
-            watch.run_timers(t_ms, inclusive=not known)
+            watch.timers.run(t_ms, inclusive=not known)
         self._take_time(instant)
         if reading is not None and known:
             if watch is not None:
-                watch.heard(t_ms)
+                watch.timers.heard(t_ms)
                 watch.read(reading, t_ms, length_known=instant.gap in (GapKind.NONE, GapKind.RESTART))
             self._hear_alarms(reading, t_ms)
             if watch is not None:
-                watch.run_timers(t_ms, inclusive=True)
+                watch.timers.run(t_ms, inclusive=True)
         return self._findings.take()
 
     def next_wake_t_ms(self) -> int | None:
         """When a timer is up if nothing is heard before; ``None`` if none runs."""
-        wake_t_ms = None if self._watch is None else self._watch.next_timer_t_ms()
+        wake_t_ms = None if self._watch is None else self._watch.timers.next_t_ms()
         return None if wake_t_ms is None else max(wake_t_ms, self._memory.t_ms)
 
     def status(self, instant: Instant) -> DeliveryStatus:
@@ -130,17 +131,17 @@ class Monitor:
         occurrence = memory.occurrence
         if self._watch is None or memory.next_number is None or self._findings.is_present(Kind.NO_DATA):
             return DeliveryStatus(verdict=DeliveryVerdict.UNKNOWN, rate_ml_h=memory.rate_ml_h)
-        decidable_after_s = self._watch.decidable_after_s()
+        decidable_after_s = self._watch.volumes.decidable_after_s()
         if any(self._findings.is_present(kind) for kind in _DELIVERY_KINDS):
             verdict = DeliveryVerdict.DEVIATION
         elif occurrence is None:
-            due = self._watch.is_due(instant.t_ms)
+            due = self._watch.case.is_due(instant.t_ms)
             verdict = DeliveryVerdict.TOO_EARLY if due else DeliveryVerdict.NOT_EXPECTED
         else:
             verdict = DeliveryVerdict.ON_PLAN if decidable_after_s == 0 else DeliveryVerdict.TOO_EARLY
         if occurrence is None:
             return DeliveryStatus(verdict=verdict, rate_ml_h=memory.rate_ml_h)
-        left_ms = self._watch.left_ms()
+        left_ms = self._watch.case.left_ms()
         return DeliveryStatus(
             verdict=verdict,
             expected_ml=occurrence.expected_ml,
@@ -214,7 +215,7 @@ class Monitor:
         }
         heard = assess.alarm_conditions(
             codes,
-            volume_in=self._watch is not None and self._watch.volume_has_come_in(),
+            volume_in=self._watch is not None and self._watch.case.volume_has_come_in(),
             open_vendor_codes=frozenset(open_codes[Kind.PUMP_ALARM]),
         )
         for kind, code in heard:

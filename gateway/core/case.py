@@ -1,0 +1,121 @@
+"""One pump under one prescription: what all judgements look at, and the schedule as it stands."""
+
+from __future__ import annotations
+
+from drivers.reading import PumpState
+from gateway.core.memory import Findings, Memory
+from gateway.core.occurrence import volume_is_in
+from gateway.core.prescription import Prescription
+from gateway.core.schedule import Course
+
+CONFIRMING_READINGS = 2
+"""Kinds read from a state or a setting wait for at most two readings (prescription page, section 3)."""
+DELIVERING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS})
+
+
+class Case:
+    """What was ordered, what is remembered, and what follows from both without a judgement."""
+
+    def __init__(
+        self, prescription: Prescription, poll_ms: int | None, memory: Memory, findings: Findings
+    ) -> None:
+        self.order = prescription
+        self.limits = prescription.limits
+        self.expected = prescription.pump
+        self.schedule = prescription.schedule
+        self.course = Course(prescription)
+        self.memory = memory
+        self.findings = findings
+        ordered_poll_ms = prescription.pump.poll_ms
+        self.poll_ms = ordered_poll_ms if poll_ms is None else min(ordered_poll_ms, poll_ms)
+        self.kvo_ml_h = max(prescription.limits.kvo_ml_h, prescription.schedule.between_ml_h)
+
+    def schedule_utc_ms(self, t_ms: int) -> int | None:
+        """The clock that the schedule was anchored with; ``None`` while it cannot be trusted."""
+        offset_ms = self.memory.schedule_offset_ms
+        return None if offset_ms is None else t_ms + offset_ms
+
+    def due_times_are_judged(self) -> bool:
+        """Not before the clock was ever synced, nor after a gap of which nobody knows how long it was."""
+        return self.memory.next_number is not None and self.memory.schedule_offset_ms is not None
+
+    def due_utc_ms(self, number: int | None) -> int | None:
+        """When this occurrence is due; ``None`` without a number, after the last, and ``as_needed``."""
+        return None if number is None else self.course.due_utc_ms(number)
+
+    def latest_begin_utc_ms(self, number: int) -> int | None:
+        """Until when a late dose may still be begun (``give_within``)."""
+        due_utc_ms = self.course.due_utc_ms(number)
+        if due_utc_ms is None:
+            return None
+        latest_utc_ms = due_utc_ms + self.limits.give_within_ms
+        following_utc_ms = self.course.due_utc_ms(number + 1)
+        if following_utc_ms is not None:
+            if self.course.gap_ms(number):
+                following_utc_ms -= self.limits.start_window_ms
+            latest_utc_ms = min(latest_utc_ms, following_utc_ms)
+        return latest_utc_ms
+
+    def open_number(self, t_ms: int) -> int | None:
+        """The occurrence that delivery beginning now would be; ``None`` if none may begin."""
+        number = self.memory.next_number
+        schedule_utc_ms = self.schedule_utc_ms(t_ms)
+        if number is None or schedule_utc_ms is None:
+            return None
+        if self.schedule.as_needed:
+            more = self.schedule.times == 0 or number <= self.schedule.times
+            return number if more and schedule_utc_ms >= self.schedule.start_utc_ms else None
+        due_utc_ms = self.course.due_utc_ms(number)
+        if due_utc_ms is None or schedule_utc_ms < due_utc_ms - self.limits.start_window_ms:
+            return None
+        return number
+
+    def another_is_to_come(self) -> bool:
+        """Whether the schedule has another occurrence that has neither begun nor been missed."""
+        number = self.memory.next_number
+        if number is None:
+            return True  # not known: nothing may be held against the pump
+        if self.schedule.as_needed:
+            return self.schedule.times == 0 or number <= self.schedule.times
+        return self.course.due_utc_ms(number) is not None
+
+    def t_ms_at(self, utc_ms: int) -> int | None:
+        """The continuous time at which the schedule's clock shows this; ``None`` while it is not trusted."""
+        offset_ms = self.memory.schedule_offset_ms
+        return None if offset_ms is None else utc_ms - offset_ms
+
+    def volume_in(self) -> bool:
+        """Whether an occurrence is on and its volume counts as in (section 1.1, rule 4)."""
+        occurrence = self.memory.occurrence
+        return occurrence is not None and volume_is_in(occurrence, self.order, self.course)
+
+    def volume_has_come_in(self) -> bool:
+        """Whether the present occurrence, or if there is none the last, has its volume."""
+        if self.memory.occurrence is not None:
+            return self.volume_in()
+        return self.memory.last_volume_in
+
+    def one_count_ms(self, volume_ml: float) -> float:
+        """How long one count takes around this volume: so well the counter tells the time."""
+        course = self.course
+        return course.tau_of_volume(volume_ml + self.expected.counter_ml) - course.tau_of_volume(volume_ml)
+
+    def expected_from_t_ms(self) -> int | None:
+        """From when on an occurrence is due that has not begun."""
+        memory = self.memory
+        number = memory.next_number
+        if number is None and memory.schedule_offset_ms is not None and memory.first_t_ms is None:
+            # nothing was ever heard of the pump
+            number = max(1, self.course.number_due_at_or_before(memory.t_ms + memory.schedule_offset_ms))
+        due_utc_ms = self.due_utc_ms(number)
+        return None if due_utc_ms is None else self.t_ms_at(due_utc_ms)
+
+    def is_due(self, t_ms: int) -> bool:
+        """Whether an occurrence is due and has not begun."""
+        due_t_ms = self.expected_from_t_ms()
+        return due_t_ms is not None and due_t_ms <= t_ms
+
+    def left_ms(self) -> int:
+        """How much of the phases' time is left of the present occurrence."""
+        occurrence = self.memory.occurrence
+        return 0 if occurrence is None else max(0, round(self.course.length_ms - occurrence.tau_ms))

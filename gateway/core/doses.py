@@ -1,0 +1,404 @@
+"""Doses begin, are interrupted, end, or are missed (prescription page, section 1.1, rules 1 and 3 to 5)."""
+
+from __future__ import annotations
+
+from alerts.condition import Kind
+from drivers.reading import PumpAlarm, PumpState, Reading
+from gateway.core import assess
+from gateway.core.case import CONFIRMING_READINGS, Case
+from gateway.core.counter import MS_PER_HOUR
+from gateway.core.delivery import (
+    Bank,
+    Mark,
+)
+from gateway.core.memory import Doing, Run
+from gateway.core.occurrence import Occurrence
+from gateway.core.rates import Rates
+from gateway.core.schedule import MS_PER_DAY
+from gateway.core.volumes import Volumes
+
+_BUSY_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.PAUSED, PumpState.ALARM})
+_OF_THE_OCCURRENCE = (
+    Kind.NO_DELIVERY,
+    Kind.WRONG_RATE,
+    Kind.UNDER_INFUSION,
+    Kind.OVER_INFUSION,
+    Kind.NOT_ENDED,
+    Kind.PAUSED_TOO_LONG,
+    Kind.DOSE_TOO_SOON,
+)
+
+
+class Doses:
+    """The life of the occurrences."""
+
+    def __init__(self, case: Case, rates: Rates, volumes: Volumes) -> None:
+        self._case = case
+        self._rates = rates
+        self._volumes = volumes
+
+    def _doing(self, reading: Reading) -> Doing:
+        """What the pump does, as rules 1, 3 and 4 of section 1.1 see it."""
+        occurrence = self._case.memory.occurrence
+        state = reading.state
+        volume_in = self._case.volume_in()
+        if state is PumpState.BOLUS:
+            return Doing.DELIVERING
+        if state is PumpState.RUNNING:
+            rate_ml_h = reading.rate_ml_h
+            if (
+                rate_ml_h is None
+                or rate_ml_h > self._case.kvo_ml_h
+                or (occurrence is not None and not volume_in)
+            ):
+                return Doing.DELIVERING
+            on_ramp = (
+                self._case.schedule.phases[0].is_ramp
+                if occurrence is None
+                else self._case.schedule.phases[-1].is_ramp
+                and occurrence.tau_ms < self._case.course.length_ms
+            )
+            if on_ramp and (
+                occurrence is not None or self._case.open_number(self._case.memory.t_ms) is not None
+            ):
+                return Doing.DELIVERING
+            return Doing.KVO if rate_ml_h > 0 else Doing.STILL
+        if state is PumpState.KVO:
+            return Doing.KVO
+        if occurrence is None or state in (PumpState.IDLE, PumpState.STANDBY, PumpState.COMPLETE):
+            return Doing.STILL
+        if volume_in and (
+            state in (PumpState.PAUSED, PumpState.OFF)
+            or (
+                state is PumpState.ALARM
+                and any(code in (PumpAlarm.EMPTY, PumpAlarm.AIR_IN_LINE) for code in reading.alarms or ())
+            )
+        ):
+            return Doing.STILL
+        return Doing.INTERRUPTED
+
+    def act(self, reading: Reading, t_ms: int, elapsed_ms: int, delivered_ml: float | None) -> None:
+        """Begin, interrupt, resume or end."""
+        memory = self._case.memory
+        before = memory.doing
+        doing = self._doing(reading)
+        if memory.occurrence is None and doing is Doing.DELIVERING:
+            self._deliver_outside(reading, t_ms, elapsed_ms, delivered_ml)
+        elif memory.occurrence is None:
+            self._given_unseen(t_ms, elapsed_ms, delivered_ml, before)
+            self._stop_run(t_ms)
+        elif doing is Doing.DELIVERING:
+            self._deliver(memory.occurrence, reading, t_ms)
+        elif doing is Doing.INTERRUPTED:
+            memory.occurrence.end_readings = 0
+            self._interrupt(memory.occurrence, t_ms)
+        else:
+            self._end_or_wait(memory.occurrence, t_ms)
+        memory.doing = doing
+        if doing is not Doing.KVO:
+            memory.kvo_since_t_ms = None
+            memory.kvo_too_fast_readings = 0
+            self._case.findings.absent(Kind.KVO_TOO_LONG, t_ms, "Keep-vein-open has stopped.")
+        elif memory.occurrence is None and (before is not Doing.KVO or memory.kvo_since_t_ms is None):
+            memory.kvo_since_t_ms = t_ms if memory.last_end_t_ms is None else memory.last_end_t_ms
+
+    def _deliver(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> None:
+        """The pump delivers, and an occurrence is on."""
+        occurrence.end_readings = 0
+        if occurrence.interrupted_t_ms is not None:
+            if self._is_next(occurrence, reading, t_ms):
+                self.end(t_ms)
+                self._deliver_outside(reading, t_ms, 0, None)
+                return
+            occurrence.interrupted_before_ms += t_ms - occurrence.interrupted_t_ms
+            occurrence.interrupted_t_ms = None
+            occurrence.counter_reset = False
+            if (self._case.memory.counter_ml or 0.0) < self._case.expected.counter_ml:
+                # at 0 before and after: a second reset would not be seen
+                self._volumes.forgive_reset(occurrence)
+            self._case.findings.absent(Kind.PAUSED_TOO_LONG, t_ms, "The pump delivers again.")
+        elif occurrence.tau_ms >= self._case.course.length_ms and self._follows_without_stop(
+            occurrence, t_ms
+        ):
+            self.end(t_ms)
+            self._deliver_outside(reading, t_ms, 0, None)
+
+    def _is_next(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
+        """Whether delivery after an interruption is not this occurrence but the next (section 1.1, rule 3)."""
+        due_utc_ms = self._case.due_utc_ms(self._case.memory.next_number)
+        schedule_utc_ms = self._case.schedule_utc_ms(t_ms)
+        if due_utc_ms is None or schedule_utc_ms is None:
+            return False
+        if abs(schedule_utc_ms - due_utc_ms) > self._case.limits.start_window_ms:
+            return False
+        whole_ml = self._case.course.volume_ml - self._case.expected.counter_ml
+        programmed_anew = reading.vtbi_ml is not None and reading.vtbi_ml >= whole_ml
+        return occurrence.counter_reset or programmed_anew
+
+    def _follows_without_stop(self, occurrence: Occurrence, t_ms: int) -> bool:
+        """Whether the next occurrence has begun without the pump having stopped: they follow without a gap."""
+        return (
+            self._case.course.gap_ms(occurrence.number) == 0
+            and self._case.open_number(t_ms) == occurrence.number + 1
+            and self._case.volume_in()
+        )
+
+    def _interrupt(self, occurrence: Occurrence, t_ms: int) -> None:
+        if occurrence.interrupted_t_ms is None:
+            occurrence.interrupted_t_ms = t_ms
+            self._case.findings.absent(Kind.DOSE_TOO_SOON, t_ms, "The dose that was too soon is interrupted.")
+            self._case.findings.absent(Kind.NOT_ENDED, t_ms, "The pump has stopped.")
+
+    def _end_or_wait(self, occurrence: Occurrence, t_ms: int) -> None:
+        """The pump says that it is over. With volume missing a second reading must say so too."""
+        occurrence.end_readings += 1
+        if self._case.volume_in() or occurrence.end_readings >= CONFIRMING_READINGS:
+            self.end(t_ms)
+        else:
+            self._interrupt(occurrence, t_ms)
+
+    def end(self, t_ms: int) -> None:
+        """The occurrence is over."""
+        memory = self._case.memory
+        occurrence = memory.occurrence
+        assert occurrence is not None, "only what has begun can end"
+        volume_in = self._case.volume_in()
+        counted = f"pump counted {assess.volume(occurrence.delivered_ml)} of {assess.volume(self._case.course.volume_ml)}"
+        if volume_in:
+            self._case.findings.present(Kind.DOSE_ENDED, t_ms, f"Dose ended: {counted}.")
+        else:
+            left_ml = max(0.0, self._case.course.volume_ml - occurrence.delivered_ml)
+            self._case.findings.present(
+                Kind.STOPPED_EARLY, t_ms, f"Stopped early: {counted}, {assess.volume(left_ml)} is left."
+            )
+        for kind in _OF_THE_OCCURRENCE:
+            self._case.findings.absent(kind, t_ms, "The dose is over.")
+        memory.last_end_t_ms = t_ms
+        memory.last_volume_in = volume_in
+        memory.emptied = (
+            occurrence if not volume_in and self._case.findings.present_codes(Kind.BAG_EMPTY) else None
+        )
+        memory.occurrence = None
+        memory.rate_is_wrong = False
+        memory.wrong_readings = 0
+        memory.kvo_since_t_ms = None
+
+    def _deliver_outside(
+        self, reading: Reading, t_ms: int, elapsed_ms: int, delivered_ml: float | None
+    ) -> None:
+        """The pump delivers and no occurrence is on: one begins, or nothing of the kind is due."""
+        memory = self._case.memory
+        emptied, memory.emptied = memory.emptied, None
+        if emptied is not None and self._may_go_on(emptied, t_ms):
+            self._go_on(emptied, t_ms, delivered_ml)
+            return
+        if memory.run is None:
+            memory.run = Run(t_ms)
+            if elapsed_ms > 2 * self._case.poll_ms and delivered_ml:
+                # begun unseen: the counter tells how long ago
+                ran_ms = min(float(elapsed_ms), self._case.course.tau_of_volume(delivered_ml))
+            else:
+                ran_ms = min(elapsed_ms, self._case.poll_ms) / 2
+            memory.run.delivering_ms = ran_ms
+            memory.run.volume_ml = delivered_ml or 0.0
+            memory.run.since_t_ms = t_ms if elapsed_ms <= 2 * self._case.poll_ms else t_ms - round(ran_ms)
+        run = memory.run
+        run.readings += 1
+        self._miss_before(run.since_t_ms, t_ms)
+        number = self._case.open_number(t_ms)
+        if number is not None:
+            self._begin(number, run, t_ms, elapsed_ms)
+        elif self._case.due_times_are_judged() and run.readings >= CONFIRMING_READINGS:
+            self._case.findings.present(
+                Kind.UNSCHEDULED_DELIVERY,
+                t_ms,
+                f"The pump delivers{self._at_rate(reading)} although no dose is due{self._next_due_words()}.",
+                since_t_ms=run.since_t_ms,
+            )
+
+    def _stop_run(self, t_ms: int) -> None:
+        if self._case.memory.run is not None:
+            self._case.memory.run = None
+            self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
+
+    def _begin(self, number: int, run: Run, t_ms: int, elapsed_ms: int) -> None:
+        """This delivery is the occurrence with this number."""
+        memory = self._case.memory
+        due_utc_ms = self._case.due_utc_ms(number)
+        if due_utc_ms is None:
+            due_utc_ms = run.since_t_ms + memory.utc_offset_ms
+        occurrence = self._occurrence(number, due_utc_ms, run.since_t_ms, run.delivering_ms, t_ms)
+        occurrence.delivered_ml = run.volume_ml
+        occurrence.counter_seen = memory.counter_ml is not None
+        unseen_ms = max(0.0, float(elapsed_ms - self._case.poll_ms))
+        occurrence.uncertain_ms = min(unseen_ms, self._case.one_count_ms(run.volume_ml))
+        memory.occurrence = occurrence
+        memory.next_number = number + 1
+        memory.run = None
+        self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "It is the dose that is due.")
+        self._case.findings.absent(Kind.NOT_STARTED, t_ms, "The dose has started.")
+        self._case.findings.present(Kind.DOSE_STARTED, t_ms, f"Dose {number} started.")
+        last_t_ms, memory.last_begin_t_ms = memory.last_begin_t_ms, run.since_t_ms
+        if (
+            last_t_ms is not None
+            and run.since_t_ms - last_t_ms < self._case.limits.min_interval_ms - self._case.poll_ms
+        ):
+            apart = assess.minutes(run.since_t_ms - last_t_ms)
+            least = assess.minutes(self._case.limits.min_interval_ms)
+            self._case.findings.present(
+                Kind.DOSE_TOO_SOON,
+                t_ms,
+                f"Dose too soon: begun {apart} after the last one, and at least {least} are ordered between.",
+                since_t_ms=run.since_t_ms,
+            )
+
+    def _occurrence(
+        self, number: int, due_utc_ms: int, begun_t_ms: int, tau_ms: float, t_ms: int
+    ) -> Occurrence:
+        expected_ml = self._case.course.expected_ml(tau_ms)
+        self._rates.forget()
+        self._case.memory.titrated_ml_h = None
+        self._case.memory.titrated_t_ms = None
+        return Occurrence(
+            number=number,
+            due_utc_ms=due_utc_ms,
+            begun_t_ms=begun_t_ms,
+            bank=Bank.fresh(Mark(begun_t_ms, 0.0, 0.0, 0.0)),
+            tau_ms=tau_ms,
+            expected_ml=expected_ml,
+            last_delivery_t_ms=t_ms,
+            counted_t_ms=t_ms,
+        )
+
+    def _may_go_on(self, occurrence: Occurrence, t_ms: int) -> bool:
+        """Whether it is not over yet: the next one's window is not open (section 1.1, rule 3)."""
+        if self._case.course.due_utc_ms(occurrence.number + 1) is not None:
+            return self._case.open_number(t_ms) is None
+        return t_ms - occurrence.last_delivery_t_ms < MS_PER_DAY
+
+    def _go_on(self, occurrence: Occurrence, t_ms: int, delivered_ml: float | None) -> None:
+        """A new bag was hung in place of the empty one: it is still the same occurrence."""
+        memory = self._case.memory
+        memory.occurrence = occurrence
+        memory.run = None
+        self._case.findings.retract(Kind.STOPPED_EARLY, t_ms, "The dose goes on.")
+        occurrence.delivered_ml += delivered_ml or 0.0
+        if occurrence.interrupted_t_ms is not None:
+            occurrence.interrupted_before_ms += t_ms - occurrence.interrupted_t_ms
+            occurrence.interrupted_t_ms = None
+        occurrence.end_readings = 0
+        occurrence.counter_reset = False
+
+    def _given_unseen(self, t_ms: int, elapsed_ms: int, delivered_ml: float | None, before: Doing) -> None:
+        """The pump stood still at both readings, and the counter shows what was given between them."""
+        if not delivered_ml or before is Doing.DELIVERING or self._case.memory.next_number is None:
+            return
+        kvo_ml = self._case.kvo_ml_h * elapsed_ms / MS_PER_HOUR * (1 + self._case.limits.tolerance)
+        rest_ml = delivered_ml - kvo_ml
+        enough_ml = (
+            1 - self._case.limits.tolerance
+        ) * self._case.course.volume_ml - self._case.expected.counter_ml
+        half_ml = self._case.course.volume_ml / 2  # less may have been let out by hand
+        silent = elapsed_ms > self._case.limits.no_data_after_ms
+        least_ml = max(self._case.expected.counter_ml, half_ml if silent else enough_ml)
+        while rest_ml > least_ml:
+            number = self._case.open_number(t_ms)
+            if number is None:
+                return
+            given_ml = (
+                min(rest_ml, self._case.course.volume_ml)
+                if rest_ml < 2 * enough_ml
+                else self._case.course.volume_ml
+            )
+            rest_ml -= given_ml
+            tau_ms = self._case.course.tau_of_volume(given_ml)
+            self._begin(number, Run(t_ms, 1, tau_ms, given_ml), t_ms, elapsed_ms)
+            self.end(t_ms)
+
+    def _miss_before(self, begun_t_ms: int, t_ms: int) -> None:
+        """Occurrences that could not be begun any more when this delivery began were missed."""
+        begun_utc_ms = self._case.schedule_utc_ms(begun_t_ms)
+        while self._case.memory.next_number is not None and begun_utc_ms is not None:
+            latest_utc_ms = self._case.latest_begin_utc_ms(self._case.memory.next_number)
+            if latest_utc_ms is None or latest_utc_ms >= begun_utc_ms:
+                return
+            self.miss(t_ms)
+
+    def anchor(self, reading: Reading, t_ms: int) -> None:
+        """Once the clock is synced and the pump has been heard, due times are judged (rule 5)."""
+        memory = self._case.memory
+        if memory.first_t_ms is None:
+            memory.first_t_ms = t_ms
+            memory.first_was_busy = reading.state in _BUSY_STATES
+        if memory.next_number is not None or memory.schedule_offset_ms is None:
+            return
+        first_t_ms = memory.first_t_ms if memory.first_t_ms is not None else t_ms
+        first_utc_ms = self._case.schedule_utc_ms(first_t_ms)
+        assert first_utc_ms is not None, "anchored by a synced clock"
+        if self._case.schedule.as_needed:
+            memory.next_number = 1
+            return
+        number = self._case.course.number_due_at_or_before(first_utc_ms)
+        due_utc_ms = self._case.course.due_utc_ms(number)
+        length_ms = self._case.course.length_ms
+        window_ms = self._case.limits.start_window_ms
+        if due_utc_ms is not None and memory.first_was_busy and reading.state in _BUSY_STATES:
+            since_due_ms = first_utc_ms - due_utc_ms
+            if since_due_ms <= length_ms + window_ms:
+                self._join(number, due_utc_ms, since_due_ms, first_t_ms, t_ms)
+                return
+        memory.next_number = max(1, number)
+        if due_utc_ms is not None and first_utc_ms >= due_utc_ms - window_ms + length_ms:
+            memory.next_number = number + 1  # it may have been given before anybody looked
+        while True:
+            latest_utc_ms = self._case.latest_begin_utc_ms(memory.next_number)
+            if latest_utc_ms is None or latest_utc_ms >= first_utc_ms:
+                break
+            memory.next_number += 1
+
+    def _join(self, number: int, due_utc_ms: int, since_due_ms: int, first_t_ms: int, t_ms: int) -> None:
+        """Join an occurrence that was on when the pump was first heard (section 1.1, rule 5)."""
+        memory = self._case.memory
+        run = memory.run
+        tau_ms = float(min(since_due_ms, self._case.course.length_ms))
+        joined_ml = self._case.course.expected_ml(tau_ms)
+        if run is not None:
+            tau_ms += run.delivering_ms
+        occurrence = self._occurrence(number, due_utc_ms, first_t_ms - since_due_ms, tau_ms, t_ms)
+        occurrence.joined_at_ml = joined_ml
+        occurrence.counter_seen = memory.counter_ml is not None
+        occurrence.delivered_ml = joined_ml + (run.volume_ml if run is not None else 0.0)
+        occurrence.uncertain_ms = float(self._case.poll_ms)
+        occurrence.bank = Bank.fresh(Mark(t_ms, tau_ms, occurrence.expected_ml, occurrence.delivered_ml))
+        memory.occurrence = occurrence
+        memory.run = None
+        memory.next_number = number + 1
+        memory.last_begin_t_ms = occurrence.begun_t_ms
+        self._case.findings.present(
+            Kind.DOSE_STARTED, t_ms, f"Dose {number} was found running and is taken to have begun when due."
+        )
+
+    def miss(self, t_ms: int) -> None:
+        """What is open can no longer be begun."""
+        number = self._case.memory.next_number
+        assert number is not None, "only what is due can be missed"
+        self._case.findings.absent(Kind.NOT_STARTED, t_ms, "Not started, and now missed.")
+        self._case.findings.present(
+            Kind.DOSE_MISSED,
+            t_ms,
+            f"Dose {number} was missed: pump counted nothing of it in time.",
+        )
+        self._case.memory.next_number = number + 1
+
+    def _at_rate(self, reading: Reading) -> str:
+        return f" {assess.rate(reading.rate_ml_h)}" if reading.rate_ml_h is not None else ""
+
+    def _next_due_words(self) -> str:
+        memory = self._case.memory
+        due_utc_ms = self._case.due_utc_ms(memory.next_number)
+        if due_utc_ms is None:
+            return "" if self._case.schedule.as_needed else " any more"
+        now_utc_ms = self._case.schedule_utc_ms(memory.t_ms)
+        if now_utc_ms is None or due_utc_ms <= now_utc_ms:
+            return ""
+        return f", the next one only in {assess.minutes(due_utc_ms - now_utc_ms)}"

@@ -1,0 +1,468 @@
+"""What the counter shows, against what was ordered (prescription page, sections 1.1 and 3)."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from alerts.condition import Kind
+from drivers.reading import PumpState, Reading
+from gateway.core import assess
+from gateway.core.assess import RateVerdict
+from gateway.core.case import CONFIRMING_READINGS, DELIVERING_STATES, Case
+from gateway.core.counter import MS_PER_HOUR, CounterFall, delivered_across_fall
+from gateway.core.delivery import (
+    STROKE_VARIANCE,
+    DayVolume,
+    Deviation,
+    Excess,
+    Mark,
+    RateLimit,
+    decidable_volume_ml,
+    thresholds_ml,
+)
+from gateway.core.memory import Carry, Doing
+from gateway.core.occurrence import Occurrence
+from gateway.core.rates import Rates
+
+DECIDABLE_SHIFT = 0.2
+"""The verdict is "too early" until a shift this far beyond the tolerance would have been found."""
+STANDSTILL_SHARE = 0.8
+"""A deficit is a standstill if this much of it arose since the counter last moved."""
+OVERDUE_COUNTS = 1.4
+"""A counter stands still when this many counts are due and none has come; before that it may be slow."""
+
+_COUNTING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO})
+
+
+class Volumes:
+    """Counts what the patient was given, tests it against the order, and judges the hard limits."""
+
+    def __init__(self, case: Case, rates: Rates) -> None:
+        self._case = case
+        self._rates = rates
+        self._thresholds: tuple[float, ...] = ()
+        self._thresholds_for_ml_h = -1.0
+        self._highest_ml_h = self._highest_allowed_ml_h()
+        self._rate_limit_threshold_ml = self._surplus_allowed_ml()
+        if case.memory.day is None and case.limits.max_volume_ml is not None:
+            case.memory.day = DayVolume([])
+        if case.memory.rate_limit is None and case.limits.max_rate_ml_h is not None:
+            case.memory.rate_limit = RateLimit()
+
+    def count(self, reading: Reading, t_ms: int, elapsed_ms: int) -> float | None:
+        """Volume that the patient was given since the last value of the counter; ``None`` if there is no value."""
+        memory = self._case.memory
+        carry = memory.carry
+        carry.elapsed_ms += elapsed_ms
+        carry.stopped = carry.stopped or reading.state not in _COUNTING_STATES
+        carry.bolus = carry.bolus or reading.state is PumpState.BOLUS
+        carry.priming = carry.priming or reading.state is PumpState.PRIMING
+        value_ml = reading.volume_ml
+        if value_ml is None:
+            return None
+        previous_ml, memory.counter_ml = memory.counter_ml, value_ml
+        if previous_ml is None:
+            return 0.0
+        delivered_ml = value_ml - previous_ml
+        if delivered_ml < 0:
+            delivered_ml = self._across_fall(previous_ml, value_ml, reading, t_ms)
+        if carry.priming:
+            delivered_ml = min(delivered_ml, self._besides_priming_ml(reading, carry))
+        if memory.day is not None:
+            memory.day.add(t_ms, delivered_ml)
+        if memory.rate_limit is not None and self._case.limits.max_rate_ml_h is not None:
+            allowed_ml_h = self._case.limits.max_rate_ml_h * (1 + self._case.expected.accuracy)
+            allowed_ml = allowed_ml_h * carry.elapsed_ms / MS_PER_HOUR
+            memory.rate_limit.update(delivered_ml, allowed_ml, 2 * self._rate_limit_threshold_ml)
+        return delivered_ml
+
+    def _across_fall(self, previous_ml: float, value_ml: float, reading: Reading, t_ms: int) -> float:
+        memory = self._case.memory
+        carry = memory.carry
+        delivered = delivered_across_fall(
+            previous_ml,
+            value_ml,
+            elapsed_ms=carry.elapsed_ms,
+            may_be_reset=carry.stopped or carry.elapsed_ms > self._case.limits.no_data_after_ms,
+            counter_ml=self._case.expected.counter_ml,
+            counter_wrap_ml=self._case.expected.counter_wrap_ml,
+            highest_ml_h=self._highest_ml_h,
+            set_ml_h=max(memory.rate_ml_h or 0.0, reading.rate_ml_h or 0.0),
+        )
+        if delivered.fall is CounterFall.WRAPPED:
+            return delivered.volume_ml
+        occurrence = memory.occurrence
+        if occurrence is not None:
+            occurrence.counter_reset = True
+            self.forgive_reset(occurrence)
+        fell = f"from {assess.volume(previous_ml)} to {assess.volume(value_ml)}"
+        if delivered.fall is CounterFall.RESET:
+            self._case.findings.present(Kind.COUNTER_RESET, t_ms, f"The pump's counter was reset, {fell}.")
+            if self._case.order.bag is not None:
+                full = assess.volume(self._case.order.bag.volume_ml)
+                self._case.findings.present(Kind.BAG_CHANGED, t_ms, f"New bag taken to be hung, with {full}.")
+        else:
+            self._case.findings.present(
+                Kind.COUNTER_RESET_UNEXPLAINED,
+                t_ms,
+                f"The pump's counter fell {fell} although the pump did not stop:"
+                " ask what was done to the pump.",
+            )
+        return delivered.volume_ml
+
+    def forgive_reset(self, occurrence: Occurrence) -> None:
+        """A reset of the counter hides up to one count, once."""
+        occurrence.uncounted_ml = 0.0
+        occurrence.bank.forgive_under(self._case.expected.counter_ml)
+
+    def _besides_priming_ml(self, reading: Reading, carry: Carry) -> float:
+        """The most that can have gone to the patient where priming was seen (section 1.1, rule 7)."""
+        rates = [
+            rate or 0.0
+            for state, rate in (
+                (self._case.memory.pump_state, self._case.memory.rate_ml_h),
+                (reading.state, reading.rate_ml_h),
+            )
+            if state in DELIVERING_STATES
+        ]
+        return max(rates, default=0.0) * carry.elapsed_ms / MS_PER_HOUR
+
+    def bring_forward(
+        self,
+        occurrence: Occurrence,
+        reading: Reading,
+        t_ms: int,
+        elapsed_ms: int,
+        delivered_ml: float | None,
+        length_known: bool,
+    ) -> None:
+        """Let the occurrence's own time pass up to this reading, and test what the counter shows of it."""
+        memory = self._case.memory
+        carry = memory.carry
+        was_delivering = memory.doing is Doing.DELIVERING
+        delivers = reading.state in DELIVERING_STATES
+        if was_delivering or delivers:
+            steady = was_delivering and delivers and length_known
+            passed_ms = self._passed_ms(occurrence, elapsed_ms, delivered_ml, steady, length_known)
+            tau_ms = occurrence.tau_ms
+            occurrence.tau_ms = tau_ms + passed_ms
+            low_ml, high_ml, ordered_ml = self._prescribed_ml(occurrence, tau_ms, elapsed_ms, reading, steady)
+            occurrence.expected_ml += ordered_ml
+            occurrence.last_delivery_t_ms = t_ms
+            carry.low_ml += low_ml
+            carry.high_ml += high_ml
+            if not length_known:
+                carry.low_ml, carry.high_ml = 0.0, max(carry.high_ml, delivered_ml or 0.0)
+        if delivered_ml is not None:
+            self._test(occurrence, delivered_ml, t_ms, reading, elapsed_ms)
+
+    def bring_run_forward(self, reading: Reading, elapsed_ms: int, delivered_ml: float | None) -> None:
+        """The same outside an occurrence: only how long and how much."""
+        memory = self._case.memory
+        if memory.run is not None:
+            steady = reading.state in DELIVERING_STATES
+            memory.run.delivering_ms += elapsed_ms if steady else elapsed_ms / 2
+            memory.run.volume_ml += delivered_ml or 0.0
+        if delivered_ml is not None:
+            memory.carry = _carry_from(reading)
+
+    def _passed_ms(
+        self,
+        occurrence: Occurrence,
+        elapsed_ms: int,
+        delivered_ml: float | None,
+        steady: bool,
+        length_known: bool,
+    ) -> float:
+        """For how long the pump delivered in an interval: all of it, or an unknown part."""
+        if steady:
+            return float(elapsed_ms)
+        unseen_ms = min(float(elapsed_ms), self._case.one_count_ms(occurrence.expected_ml))
+        occurrence.uncertain_ms += max(unseen_ms, min(elapsed_ms, self._case.poll_ms))
+        if delivered_ml is None and not length_known:
+            return 0.0
+        if delivered_ml is None or (elapsed_ms <= 2 * self._case.poll_ms and length_known):
+            return elapsed_ms / 2
+        reached_ms = self._case.course.tau_of_volume(
+            self._case.course.expected_ml(occurrence.tau_ms) + delivered_ml
+        )
+        passed_ms = max(0.0, reached_ms - occurrence.tau_ms)
+        return min(passed_ms, float(elapsed_ms)) if length_known else passed_ms
+
+    def _prescribed_ml(
+        self, occurrence: Occurrence, tau_ms: float, elapsed_ms: int, reading: Reading, steady: bool
+    ) -> tuple[float, float, float]:
+        """What was prescribed from ``tau_ms`` to the occurrence's present time: at least, at most, as ordered.
+
+        While the set rate is wrong, or may be titrated, delivery is judged against the set rate (section 3). At
+        a step, or on a ramp, the pump may be a poll ahead or behind.
+        """
+        memory = self._case.memory
+        now_ms = occurrence.tau_ms
+        flat_from_ms, flat_to_ms, flat_ml_h = self._rates.flat
+        if flat_from_ms <= tau_ms and now_ms <= flat_to_ms and steady:
+            low_ml = high_ml = ordered_ml = flat_ml_h * (now_ms - tau_ms) / MS_PER_HOUR
+        else:
+            course = self._case.course
+            slack_ms = self._case.poll_ms + occurrence.uncertain_ms
+            ordered_ml = course.expected_ml(now_ms) - course.expected_ml(tau_ms)
+            until_ms = tau_ms + elapsed_ms
+            shifted = [
+                course.expected_ml(until_ms + shift_ms) - course.expected_ml(tau_ms + shift_ms)
+                for shift_ms in (-slack_ms, 0.0, slack_ms)
+            ]
+            low_ml = min(shifted) if steady else 0.0
+            high_ml = max(shifted)
+        set_before = memory.rate_ml_h
+        set_now = reading.rate_ml_h
+        titrated = self._case.order.titration is not None
+        wrong = memory.rate_is_wrong or self._rates.verdict(occurrence, reading) is not RateVerdict.RIGHT
+        if (titrated or wrong) and (set_before is not None or set_now is not None):
+            rates = [rate for rate in (set_before, set_now) if rate is not None]
+            if steady:
+                low_ml = min(rates) * elapsed_ms / MS_PER_HOUR
+                high_ml = max(rates) * elapsed_ms / MS_PER_HOUR
+            else:
+                high_ml = max(high_ml, max(rates) * elapsed_ms / MS_PER_HOUR)
+            if titrated and not wrong:
+                ordered_ml = max(rates) * (now_ms - tau_ms) / MS_PER_HOUR
+        return low_ml, high_ml, ordered_ml
+
+    def _test(
+        self, occurrence: Occurrence, delivered_ml: float, t_ms: int, reading: Reading, elapsed_ms: int
+    ) -> None:
+        """Hand what has come together since the last counter value to the tests, and begin a new carry."""
+        memory = self._case.memory
+        carry = memory.carry
+        low_ml, high_ml = carry.low_ml, carry.high_ml
+        bolus = carry.bolus
+        memory.carry = _carry_from(reading)
+        occurrence.counter_seen = True
+        counter_ml = self._case.expected.counter_ml
+        if delivered_ml > 0:
+            occurrence.uncounted_ml = 0.0
+            occurrence.counted_t_ms = t_ms
+        else:
+            occurrence.uncounted_ml += low_ml
+        own_ml = delivered_ml
+        demand = self._case.order.demand
+        if demand is not None:
+            memory.bolus_state_seen = memory.bolus_state_seen or bolus
+            if not bolus and not memory.bolus_state_seen:
+                largest_ml = counter_ml + self._case.expected.ripple_ml + 2 * high_ml
+                if demand.bolus_ml <= 2 * largest_ml:
+                    # its boluses cannot be told from its counts: what demand may give is no surplus
+                    high_ml += demand.bolus_ml * elapsed_ms / demand.lockout_ms
+                else:
+                    bolus = delivered_ml > high_ml + largest_ml
+            if bolus:
+                own_ml = min(delivered_ml, high_ml)
+                occurrence.bolus_ml += delivered_ml - own_ml
+                if not memory.was_bolus:
+                    # where a bolus begins and ends within a count is not seen
+                    occurrence.bank.forgive_under(counter_ml)
+                    occurrence.bank.forgive_over(counter_ml)
+            memory.was_bolus = bolus
+        occurrence.delivered_ml += own_ml
+        over_ms = self._case.course.length_ms - self._case.poll_ms - occurrence.uncertain_ms
+        if occurrence.tau_ms > over_ms and high_ml < own_ml:
+            high_ml = own_ml  # after the phases' time only the whole volume is judged
+        mark = Mark(t_ms, occurrence.tau_ms, occurrence.expected_ml, occurrence.delivered_ml)
+        occurrence.bank.update(low_ml, high_ml, own_ml, self._case.limits.tolerance, mark)
+
+    def _highest_allowed_ml_h(self) -> float:
+        if self._case.limits.max_rate_ml_h is not None:
+            return self._case.limits.max_rate_ml_h
+        rates = [rate for phase in self._case.schedule.phases for rate in (phase.from_ml_h, phase.to_ml_h)]
+        if self._case.order.titration is not None:
+            rates.append(self._case.order.titration.max_ml_h)
+        demand = self._case.order.demand
+        bolus_ml_h = 0.0
+        if demand is not None:
+            bolus_ml_h = demand.bolus_ml * MS_PER_HOUR / max(demand.bolus_over_ms or 0, self._case.poll_ms)
+        return (max(rates) + bolus_ml_h) * (1 + self._case.limits.tolerance)
+
+    def judge(self, occurrence: Occurrence, t_ms: int) -> None:
+        """Under- and over-infusion by the tests, a standstill, and the volume as a whole."""
+        thresholds = self._thresholds_now(occurrence)
+        bank = occurrence.bank
+        passed_ms = t_ms - (self._case.memory.seen_t_ms or t_ms)
+        if self._case.findings.is_present(Kind.NO_DELIVERY) and occurrence.uncounted_ml == 0.0:
+            self._case.findings.absent(Kind.NO_DELIVERY, t_ms, "The pump's counter moves again.")
+            bank.under_ml = [
+                min(value, threshold / 2) for value, threshold in zip(bank.under_ml, thresholds, strict=True)
+            ]
+        if occurrence.under is None:
+            deficit = bank.too_little(thresholds)
+            if deficit is not None:
+                self._too_little(occurrence, deficit, t_ms)
+            elif occurrence.suspected is not None:
+                # the counter has moved after all, but later than the tests bear: it is slow
+                self._under_infusion(occurrence, occurrence.suspected, t_ms)
+        elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms):
+            occurrence.under = None
+            self._case.findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
+        whole_exceeded_by_ml = occurrence.delivered_ml - self._most_ml
+        if occurrence.over is None:
+            surplus = bank.too_much(thresholds)
+            if surplus is not None:
+                took_ms = max(occurrence.tau_ms - surplus.since.tau_ms, 2 * self._case.poll_ms)
+                occurrence.over = Deviation(took_ms)
+                self._case.findings.present(
+                    Kind.OVER_INFUSION,
+                    t_ms,
+                    self._deviation_words("Over-infusion", occurrence, surplus, t_ms),
+                    since_t_ms=surplus.since.t_ms,
+                )
+            elif whole_exceeded_by_ml > 0:
+                self._case.findings.present(
+                    Kind.OVER_INFUSION,
+                    t_ms,
+                    f"Over-infusion: pump counted {assess.volume(occurrence.delivered_ml)},"
+                    f" and {assess.volume(self._case.course.volume_ml)} are ordered for the whole dose.",
+                )
+        elif not occurrence.over.goes_on(bank.over_ml, thresholds, passed_ms):
+            occurrence.over = None
+            if whole_exceeded_by_ml <= 0:
+                self._case.findings.absent(Kind.OVER_INFUSION, t_ms, "Pump counted what was ordered again.")
+
+    @property
+    def _most_ml(self) -> float:
+        """What a whole occurrence may have counted without having exceeded its volume by more than tolerated."""
+        pump = self._case.expected
+        volume_ml = self._case.course.volume_ml
+        walk_ml = 4 * sqrt(STROKE_VARIANCE * pump.stroke_ml * volume_ml)
+        return volume_ml * (1 + self._case.limits.tolerance) + pump.counter_ml + pump.ripple_ml + walk_ml
+
+    def _thresholds_now(self, occurrence: Occurrence) -> tuple[float, ...]:
+        """The tests' thresholds at the rate of now: the ordered one, or the set one where that is judged by."""
+        rate_ml_h = self._rates.ordered_ml_h(occurrence)
+        set_ml_h = self._case.memory.rate_ml_h
+        if set_ml_h is not None and (
+            self._case.memory.rate_is_wrong or self._case.order.titration is not None
+        ):
+            rate_ml_h = max(rate_ml_h, set_ml_h)
+        if abs(rate_ml_h - self._thresholds_for_ml_h) > 0.05 * self._thresholds_for_ml_h:
+            self._thresholds_for_ml_h = rate_ml_h
+            self._thresholds = thresholds_ml(rate_ml_h * 1.05, self._case.expected, self._case.poll_ms)
+        return self._thresholds
+
+    def _too_little(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
+        """Much less has been counted than was prescribed: does the counter move slowly, or not at all?
+
+        At a low rate both look the same until the next count is well overdue: so long nothing is said.
+        """
+        standing_ml = occurrence.uncounted_ml * (1 - self._case.limits.tolerance - deficit.reference)
+        if standing_ml < STANDSTILL_SHARE * deficit.value_ml:
+            self._under_infusion(occurrence, deficit, t_ms)
+            return
+        if (
+            occurrence.uncounted_ml
+            < OVERDUE_COUNTS * self._case.expected.counter_ml + self._case.expected.ripple_ml
+        ):
+            occurrence.suspected = occurrence.suspected or deficit
+            return
+        occurrence.suspected = None
+        self._case.findings.present(
+            Kind.NO_DELIVERY,
+            t_ms,
+            f"The pump says that it delivers, and its counter has stood still at"
+            f" {assess.volume(self._case.memory.counter_ml or 0.0)}"
+            f" for {assess.minutes(t_ms - occurrence.counted_t_ms)}.",
+            since_t_ms=occurrence.counted_t_ms,
+        )
+
+    def _under_infusion(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
+        occurrence.suspected = None
+        if self._case.findings.is_present(Kind.NO_DELIVERY):
+            return
+        took_ms = max(occurrence.tau_ms - deficit.since.tau_ms, 2 * self._case.poll_ms)
+        occurrence.under = Deviation(took_ms)
+        self._case.findings.present(
+            Kind.UNDER_INFUSION,
+            t_ms,
+            self._deviation_words("Under-infusion", occurrence, deficit, t_ms),
+            since_t_ms=deficit.since.t_ms,
+        )
+
+    def _deviation_words(self, name: str, occurrence: Occurrence, excess: Excess, t_ms: int) -> str:
+        """``Under-infusion: pump counted 13.30 mL, 0.31 mL (2.3 %) behind; flow 8.0 instead of 10.0 mL/h ...``"""
+        since = excess.since
+        difference_ml = occurrence.delivered_ml - occurrence.expected_ml
+        percent = abs(difference_ml) / occurrence.expected_ml * 100 if occurrence.expected_ml > 0 else 0.0
+        lasted_ms = max(occurrence.tau_ms - since.tau_ms, 1.0)
+        flow_ml_h = (occurrence.delivered_ml - since.delivered_ml) * MS_PER_HOUR / lasted_ms
+        ordered_ml_h = (occurrence.expected_ml - since.expected_ml) * MS_PER_HOUR / lasted_ms
+        place = "ahead" if difference_ml > 0 else "behind"
+        return (
+            f"{name}: pump counted {assess.volume(occurrence.delivered_ml)},"
+            f" {assess.volume(abs(difference_ml))} ({percent:.1f} %) {place};"
+            f" flow {assess.rate(flow_ml_h)} instead of {assess.rate(ordered_ml_h)}"
+            f" for about {assess.minutes(t_ms - since.t_ms)}."
+        )
+
+    def judge_limits(self, reading: Reading, t_ms: int) -> None:
+        """Hard limits of rate (programmed, delivered) and of volume in any 24 h."""
+        memory = self._case.memory
+        limits = self._case.limits
+        if limits.max_rate_ml_h is None and limits.max_volume_ml is None:
+            return
+        passed: list[str] = []
+        if limits.max_rate_ml_h is not None and memory.rate_limit is not None:
+            too_fast = reading.rate_ml_h is not None and (
+                reading.rate_ml_h > limits.max_rate_ml_h + assess.DISPLAY_MARGIN_ML_H
+            )
+            memory.above_limit_readings = memory.above_limit_readings + 1 if too_fast else 0
+            if memory.above_limit_readings >= CONFIRMING_READINGS:
+                passed.append(
+                    f"set to {assess.rate(reading.rate_ml_h or 0.0)},"
+                    f" and never more than {assess.rate(limits.max_rate_ml_h)} are allowed"
+                )
+            elif memory.rate_limit.surplus_ml > self._rate_limit_threshold_ml:
+                passed.append(
+                    f"pump counted more than {assess.rate(limits.max_rate_ml_h)}, the most that is allowed"
+                )
+        if limits.max_volume_ml is not None and memory.day is not None:
+            day_ml = memory.day.within_ml(t_ms)
+            if day_ml > limits.max_volume_ml + self._case.expected.counter_ml:
+                passed.append(
+                    f"pump counted {assess.volume(day_ml)} within 24 h,"
+                    f" and at most {assess.volume(limits.max_volume_ml)} are allowed"
+                )
+        if passed:
+            self._case.findings.present(Kind.LIMIT_EXCEEDED, t_ms, f"Limit passed: {'; '.join(passed)}.")
+        elif memory.above_limit_readings == 0 and (
+            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self._rate_limit_threshold_ml / 2
+        ):
+            self._case.findings.absent(Kind.LIMIT_EXCEEDED, t_ms, "The limit is kept again.")
+
+    def _surplus_allowed_ml(self) -> float:
+        """How far the test of the hard limit of rate may go."""
+        limit_ml_h = self._case.limits.max_rate_ml_h or 0.0
+        demand = self._case.order.demand
+        # a bolus of which only the counts are seen comes all at once
+        at_once_ml = demand.bolus_ml if demand is not None and demand.bolus_over_ms is None else 0.0
+        return thresholds_ml(limit_ml_h, self._case.expected, self._case.poll_ms)[2] + at_once_ml
+
+    def decidable_after_s(self) -> int | None:
+        """When a shift well beyond the tolerance would have been found; ``None`` if the dose is over before."""
+        occurrence = self._case.memory.occurrence
+        if occurrence is None:
+            return None
+        needed_ml = occurrence.joined_at_ml + decidable_volume_ml(
+            self._thresholds_now(occurrence), DECIDABLE_SHIFT, self._case.expected
+        )
+        if occurrence.expected_ml >= needed_ml:
+            return 0
+        if needed_ml > self._case.course.volume_ml:
+            return None
+        return max(1, round((self._case.course.tau_of_volume(needed_ml) - occurrence.tau_ms) / 1000))
+
+
+def _carry_from(reading: Reading) -> Carry:
+    """A new beginning at a reading with a counter value."""
+    return Carry(
+        stopped=reading.state not in _COUNTING_STATES,
+        bolus=reading.state is PumpState.BOLUS,
+        priming=reading.state is PumpState.PRIMING,
+    )
