@@ -93,6 +93,7 @@ function listen() {
   });
   stream.addEventListener("beat", heard);
   stream.addEventListener("error", () => {
+    // Not yet "gone": a restart of the dashboard takes a second. The browser connects again by itself.
     if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
   });
 }
