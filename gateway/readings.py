@@ -1,7 +1,8 @@
-"""``readings.csv``: the text to moments and readings (prescription page, section 2). Pure: lines in, rows out.
+"""``readings.csv``: the text to moments and readings (prescription page, section 2). Pure: lines in, rows
+out.
 
-A row that cannot be read is counted and said, never guessed at; one bad row spoils no other. What a row does not
-say is ``None``, which is never a zero.
+A row that cannot be read is counted and said, never guessed at; one bad row spoils no other. What a row does
+not say is ``None``, which is never a zero.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """``dripwatch replay``: recorded readings to events, with the monitor and the inhibition of live operation.
 
-Usage: ``dripwatch replay PRESCRIPTION READINGS [--states]``; ``-`` is standard input. Events go to standard output,
-one JSON object a line in order of time (prescription page, section 3; tools page for ``--states``); all else goes
-to standard error. Exit status 0 if the input could be read, whatever was found; 2 if it could not.
+Usage: ``dripwatch replay PRESCRIPTION READINGS [--states]``; ``-`` is standard input. Events go to standard
+output, one JSON object a line in order of time (prescription page, section 3; tools page for ``--states``);
+all else goes to standard error. Exit status 0 if the input could be read, whatever was found; 2 if it could
+not.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
         return _unreadable(f"{error.filename or 'output'}: {error.strerror}")
     except UnicodeDecodeError as error:
         return _unreadable(f"not UTF-8 text: {error}")
-    print(f"replay: {tally.in_words()}", file=sys.stderr)
+    sys.stderr.write(f"replay: {tally.in_words()}\n")
     return 0
 
 
@@ -216,13 +217,14 @@ def _with_progress(rows: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row |
         return
     for row in rows:
         if tally.rows and tally.rows % _PROGRESS_EVERY_ROWS == 0:
-            print(f"\rreplay: {tally.rows} rows", end="", file=sys.stderr, flush=True)
+            sys.stderr.write(f"\rreplay: {tally.rows} rows")
+            sys.stderr.flush()
         yield row
-    print("\r", end="", file=sys.stderr)
+    sys.stderr.write("\r")
 
 
 def _unreadable(words: str) -> int:
-    print(f"replay: {words}", file=sys.stderr)
+    sys.stderr.write(f"replay: {words}\n")
     return UNREADABLE
 
 

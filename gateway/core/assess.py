@@ -53,7 +53,7 @@ def judge_rate(
 
 
 def slip(rate_ml_h: float, ordered_ml_h: float, prescription: Prescription) -> str | None:
-    """The slip of programming that turns one rate into the other, in words; ``None`` if none does within 2 %."""
+    """The slip of programming that makes this rate of that order, in words; ``None`` if none within 2 %."""
     if rate_ml_h <= 0 or ordered_ml_h <= 0:
         return None
     factors = [

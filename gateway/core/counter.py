@@ -1,6 +1,8 @@
-"""From the pump's counter to delivered volume, across wraps and resets (prescription page, section 2, "Counter").
+"""From the pump's counter to delivered volume, across wraps and resets (prescription page, section 2,
+"Counter").
 
-The counter is the first witness: it goes on counting while nobody looks, so a gap in the readings costs nothing.
+The counter is the first witness: it goes on counting while nobody looks, so a gap in the readings costs
+nothing.
 """
 
 from __future__ import annotations
@@ -42,11 +44,11 @@ def delivered_across_fall(
 ) -> Delivered:
     """Volume delivered between two values of the counter of which the later is lower.
 
-    Rule (prescription page, section 2, "Counter"): (a) wrapped, if the highest allowed rate can have brought the
-    old value to ``counter_wrap_ml`` and the new one fits; (b) reset, where that may be (the pump did not deliver
-    at one of the readings or between them, or they lie further apart than ``no_data_after``); (c) unexplained:
-    the new value was delivered if the set rate can have given it, else nothing is added. One count is the
-    uncertainty of every comparison.
+    Rule (prescription page, section 2, "Counter"): (a) wrapped, if the highest allowed rate can have brought
+    the old value to ``counter_wrap_ml`` and the new one fits; (b) reset, where that may be (the pump did not
+    deliver at one of the readings or between them, or they lie further apart than ``no_data_after``); (c)
+    unexplained: the new value was delivered if the set rate can have given it, else nothing is added. One
+    count is the uncertainty of every comparison.
     """
     if counter_wrap_ml is not None:
         round_trip_ml = counter_wrap_ml - previous_ml + value_ml

@@ -1,24 +1,26 @@
 """Does the counter keep up with the order? Sequential tests on volume, O(1) a reading.
 
-A bank of two-sided CUSUMs (Page 1954): each accumulates by how much the delivered volume lies beyond the edge of
-the tolerance *and* a reference ``k`` further on, and starts again at 0. A small reference finds small shifts, a
-large one large shifts soon; together they come within a fifth of the best test that has been told the shift.
+A bank of two-sided CUSUMs (Page 1954): each accumulates by how much the delivered volume lies beyond the edge
+of the tolerance *and* a reference ``k`` further on, and starts again at 0. A small reference finds small
+shifts, a large one large shifts soon; together they come within a fifth of the best test that has been told
+the shift.
 
 Everything is a volume. With the prescribed volume ``dE`` and the counted volume ``dV`` of one interval::
 
     under[k] = max(0, under[k] + dE * (1 - tolerance - k) - dV)      under-infusion if > threshold[k]
     over[k]  = max(0, over[k]  + dV - dE * (1 + tolerance + k))      over-infusion  if > threshold[k]
 
-    threshold[k] = counter + ripple + rate * (poll + 0.3 s) + c L / (2 k)
+    threshold[k] = counter + ripple + rate * (poll / 3 + 0.3 s) + c L / (2 k)
 
-The first three terms are the bounded disturbances: one count, the ripple of the mechanism, and what flows between
-the moment of which the pump speaks and the time of the reading. The last is the random walk of the strokes with
-variance c = 0.0025 * stroke for each mL (prescription page, ``stroke_ml``); L = ln(4 J k^2 Y / c), with J tests
-and Y mL in a year, gives about one false alarm in a pump-year in the worst case: at the edge of the tolerance.
+The first three terms are the bounded disturbances: one count, the ripple of the mechanism, and what flows
+between the moment of which the pump speaks and the time of the reading (a third of a poll: a pump may answer
+with what it last measured). The last is the random walk of the strokes with variance c = 0.0025 * stroke for
+each mL (prescription page, ``stroke_ml``); L = ln(4 k^2 Y / c), Y mL in a year, gives about one false alarm
+in a pump-year in the worst case: at the edge of the tolerance.
 
-Where it is not certain what was prescribed in an interval (the pump was started or stopped within it, a step of
-rate may have come a poll earlier or later), ``dE`` is an interval: the lower end accuses of too little, the upper
-end of too much.
+Where it is not certain what was prescribed in an interval (the pump was started or stopped within it, a step
+of rate may have come a poll earlier or later), ``dE`` is an interval: the lower end accuses of too little,
+the upper end of too much.
 """
 
 from __future__ import annotations
@@ -63,8 +65,7 @@ def thresholds_ml(rate_ml_h: float, pump: PumpExpected, poll_ms: int) -> tuple[f
     year_ml = max(rate_ml_h, 1e-6) * HOURS_PER_YEAR
     bounded_ml = pump.counter_ml + pump.ripple_ml + rate_ml_h * (poll_ms / 3 + TIMING_MS) / MS_PER_HOUR
     return tuple(
-        bounded_ml + walk_ml * max(1.0, log(4 * k * k * year_ml / walk_ml)) / (2 * k)
-        for k in REFERENCES
+        bounded_ml + walk_ml * max(1.0, log(4 * k * k * year_ml / walk_ml)) / (2 * k) for k in REFERENCES
     )
 
 
@@ -143,8 +144,8 @@ class Deviation(Struct):
     """A deviation that has been found, and when it will be over.
 
     Rule (prescription page, section 3): it ends when delivery has kept up again for as long as it took to be
-    found. Time is that for which the pump delivers. Half a threshold already speaks against "kept up": a shift
-    that lasts comes there in about half the time in which it was found.
+    found. Time is that for which the pump delivers. Half a threshold already speaks against "kept up": a
+    shift that lasts comes there in about half the time in which it was found.
     """
 
     took_ms: float

@@ -124,7 +124,7 @@ class Doses:
             self._deliver_outside(reading, t_ms, 0, None)
 
     def _is_next(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
-        """Whether delivery after an interruption is not this occurrence but the next (section 1.1, rule 3)."""
+        """Whether delivery after an interruption is the next occurrence already (section 1.1, rule 3)."""
         due_utc_ms = self._case.due_utc_ms(self._case.memory.next_number)
         schedule_utc_ms = self._case.schedule_utc_ms(t_ms)
         if due_utc_ms is None or schedule_utc_ms is None:
@@ -136,7 +136,7 @@ class Doses:
         return occurrence.counter_reset or programmed_anew
 
     def _follows_without_stop(self, occurrence: Occurrence, t_ms: int) -> bool:
-        """Whether the next occurrence has begun without the pump having stopped: they follow without a gap."""
+        """Whether the next occurrence has begun without a stop: there is no gap between them."""
         return (
             self._case.course.gap_ms(occurrence.number) == 0
             and self._case.open_number(t_ms) == occurrence.number + 1
@@ -163,7 +163,8 @@ class Doses:
         occurrence = memory.occurrence
         assert occurrence is not None, "only what has begun can end"
         volume_in = self._case.volume_in()
-        counted = f"pump counted {assess.volume(occurrence.delivered_ml)} of {assess.volume(self._case.course.volume_ml)}"
+        counted = f"pump counted {assess.volume(occurrence.delivered_ml)}"
+        counted += f" of {assess.volume(self._case.course.volume_ml)}"
         if volume_in:
             self._case.findings.present(Kind.DOSE_ENDED, t_ms, f"Dose ended: {counted}.")
         else:

@@ -1,7 +1,7 @@
 """What the monitor of one pump remembers, and how it says what has changed.
 
-The structs are mutable and small: the monitor owns them, changes them in place, and they are encoded as they are
-for the way over a restart.
+The structs are mutable and small: the monitor owns them, changes them in place, and they are encoded as they
+are for the way over a restart.
 """
 
 from __future__ import annotations
@@ -58,12 +58,11 @@ class Memory(Struct, kw_only=True):
     # the clocks
     started_t_ms: int | None = None
     t_ms: int = 0
+    """The latest step. No finding is dated before it: what ran out unseen carries the first reading after."""
     utc_offset_ms: int = 0
     """Wall clock minus ``t_ms``."""
     schedule_offset_ms: int | None = None
     """Schedule clock minus ``t_ms``; ``None`` until it has been synced."""
-    floor_t_ms: int = 0
-    """What ran out unobserved (in silence, in a gap) is dated not before this: the first reading after."""
     # the last reading
     first_t_ms: int | None = None
     """When the first reading ever came."""

@@ -1,12 +1,12 @@
 """The heart: one pump, one prescription, one reading after another.
 
-``Monitor.step`` takes a reading, or only the time, and returns what has changed: findings that a condition of the
-prescription page is now present or absent. Live operation and replay call the same. What is held back behind a
-cause, and what becomes of an alert, is decided in ``alerts/``.
+``Monitor.step`` takes a reading, or only the time, and returns what has changed: findings that a condition of
+the prescription page is now present or absent. Live operation and replay call the same. What is held back
+behind a cause, and what becomes of an alert, is decided in ``alerts/``.
 
-Within a step the order is always this: timers whose time was up before the reading; the reading (``watch.py``);
-what the pump says outright; timers that are up now. All arithmetic is on ``t_ms``; the wall clock only anchors the
-schedule and is printed. ``unknown`` is no reading.
+Within a step the order is always this: timers whose time was up before the reading; the reading
+(``watch.py``); what the pump says outright; timers that are up now. All arithmetic is on ``t_ms``; the wall
+clock only anchors the schedule and is printed. ``unknown`` is no reading.
 """
 
 from __future__ import annotations
@@ -101,14 +101,11 @@ class Monitor:
 
         Instants must come in order of ``t_ms``.
         """
-        memory = self._memory
         watch = self._watch
         t_ms = instant.t_ms
         known = reading is not None and reading.state is not PumpState.UNKNOWN
-        if instant.gap is GapKind.RESTART_RESOLVED:
-            # The time that has just been added passed in the gap: nobody could see it pass.
-            memory.floor_t_ms = t_ms
-        elif watch is not None:
+        # what a gap of unknown length turns out to have added is time that nobody could see pass
+        if watch is not None and instant.gap is not GapKind.RESTART_RESOLVED:
             watch.timers.run(t_ms, inclusive=not known)
         self._take_time(instant)
         if reading is not None and known:
@@ -180,7 +177,7 @@ class Monitor:
     def _take_time(self, instant: Instant) -> None:
         memory = self._memory
         if memory.started_t_ms is None:
-            memory.started_t_ms = memory.floor_t_ms = instant.t_ms
+            memory.started_t_ms = instant.t_ms
         memory.t_ms = instant.t_ms
         memory.utc_offset_ms = instant.utc_ms - instant.t_ms
         schedule_utc_ms = instant.schedule_utc_ms

@@ -1,4 +1,4 @@
-"""Is the pump set to the rate that is ordered now? (Prescription page, section 3, ``wrong_rate``, ``titrated``.)"""
+"""Is the pump set to the ordered rate? ``wrong_rate`` and ``titrated`` of prescription page, section 3."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Rates:
         self.flat = _NOWHERE
 
     def verdict(self, occurrence: Occurrence | None, reading: Reading) -> RateVerdict:
+        """Whether the set rate is right now. A rate that is not shown is not wrong."""
         rate_ml_h = reading.rate_ml_h
         if rate_ml_h is None or reading.state is not PumpState.RUNNING:
             return RateVerdict.RIGHT
@@ -95,6 +96,7 @@ class Rates:
         return _NOWHERE
 
     def judge(self, reading: Reading, t_ms: int) -> None:
+        """Say what has become of the set rate with this reading."""
         memory = self._case.memory
         occurrence = memory.occurrence
         anchored = memory.next_number is not None

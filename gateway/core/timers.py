@@ -34,7 +34,7 @@ class Timers:
             timer = self._next_timer()
             if timer is None or timer[0] > until_t_ms or (timer[0] == until_t_ms and not inclusive):
                 return
-            timer[1](max(timer[0], self._case.memory.floor_t_ms))
+            timer[1](max(timer[0], self._case.memory.t_ms))
 
     def next_t_ms(self) -> int | None:
         """When the next time is up if nothing is heard before."""
@@ -145,7 +145,6 @@ class Timers:
     def heard(self, t_ms: int) -> None:
         """A reading has come."""
         if self._case.findings.is_present(Kind.NO_DATA):
-            self._case.memory.floor_t_ms = t_ms
             self._case.findings.absent(Kind.NO_DATA, t_ms, "Data from the pump again.")
 
     def _not_started(self, t_ms: int) -> None:

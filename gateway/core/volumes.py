@@ -50,7 +50,7 @@ class Volumes:
             case.memory.rate_limit = RateLimit()
 
     def count(self, reading: Reading, t_ms: int, elapsed_ms: int) -> float | None:
-        """Volume that the patient was given since the last value of the counter; ``None`` if there is no value."""
+        """What the patient was given since the last counter value; ``None`` if there is no value now."""
         memory = self._case.memory
         carry = memory.carry
         carry.elapsed_ms += elapsed_ms
@@ -192,10 +192,10 @@ class Volumes:
     def _prescribed_ml(
         self, occurrence: Occurrence, tau_ms: float, elapsed_ms: int, reading: Reading, steady: bool
     ) -> tuple[float, float, float]:
-        """What was prescribed from ``tau_ms`` to the occurrence's present time: at least, at most, as ordered.
+        """What was prescribed from ``tau_ms`` to the occurrence's time now: at least, at most, as ordered.
 
-        While the set rate is wrong, or may be titrated, delivery is judged against the set rate (section 3). At
-        a step, or on a ramp, the pump may be a poll ahead or behind.
+        While the set rate is wrong, or may be titrated, delivery is judged against the set rate (section 3).
+        At a step, or on a ramp, the pump may be a poll ahead or behind.
         """
         memory = self._case.memory
         now_ms = occurrence.tau_ms
@@ -328,14 +328,14 @@ class Volumes:
 
     @property
     def _most_ml(self) -> float:
-        """What a whole occurrence may have counted without having exceeded its volume by more than tolerated."""
+        """What may be counted in a whole occurrence before it is more than tolerated."""
         pump = self._case.expected
         volume_ml = self._case.course.volume_ml
         walk_ml = 4 * sqrt(STROKE_VARIANCE * pump.stroke_ml * volume_ml)
         return volume_ml * (1 + self._case.limits.tolerance) + pump.counter_ml + pump.ripple_ml + walk_ml
 
     def _thresholds_now(self, occurrence: Occurrence) -> tuple[float, ...]:
-        """The tests' thresholds at the rate of now: the ordered one, or the set one where that is judged by."""
+        """The tests' thresholds at the rate of now: the ordered one, or the set one if judged by that."""
         rate_ml_h = self._rates.ordered_ml_h(occurrence)
         set_ml_h = self._case.memory.rate_ml_h
         if set_ml_h is not None and (
@@ -386,7 +386,7 @@ class Volumes:
         )
 
     def _deviation_words(self, name: str, occurrence: Occurrence, excess: Excess, t_ms: int) -> str:
-        """``Under-infusion: pump counted 13.30 mL, 0.31 mL (2.3 %) behind; flow 8.0 instead of 10.0 mL/h ...``"""
+        """How much is counted, by how much it is beside the order, and with what flow since when."""
         since = excess.since
         difference_ml = occurrence.delivered_ml - occurrence.expected_ml
         percent = abs(difference_ml) / occurrence.expected_ml * 100 if occurrence.expected_ml > 0 else 0.0
@@ -445,7 +445,7 @@ class Volumes:
         return thresholds_ml(limit_ml_h, self._case.expected, self._case.poll_ms)[2] + at_once_ml
 
     def decidable_after_s(self) -> int | None:
-        """When a shift well beyond the tolerance would have been found; ``None`` if the dose is over before."""
+        """In how long a clear shift would have been found; 0 now, ``None`` if the dose is over before."""
         occurrence = self._case.memory.occurrence
         if occurrence is None:
             return None

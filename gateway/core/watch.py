@@ -1,7 +1,7 @@
 """One pump against its prescription: a reading goes through counter, occurrence, act and judgements.
 
-The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter), ``doses.py``
-(begin, interruption, end), ``timers.py`` (times that run out). Only the memory is changed.
+The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter),
+``doses.py`` (begin, interruption, end), ``timers.py`` (times that run out). Only the memory is changed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""A small pump of numbers: what it was set to, how it errs, what its counter says. Seeded; knows nothing of the core.
+"""A small pump of numbers: what it was set to, how it errs, what its counter says. Seeded; knows nothing of
+the core.
 
-The noise is that of the published model: constant calibration error, a sine of the mechanism, a random walk of the
-strokes with variance 0.0025 x stroke x volume, a counter that shows whole counts only, polls that are not quite on
-time. Here are also the orders that the tests of the core are written with.
+The noise is that of the published model: constant calibration error, a sine of the mechanism, a random walk
+of the strokes with variance 0.0025 x stroke x volume, a counter that shows whole counts only, polls that are
+not quite on time. Here are also the orders that the tests of the core are written with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from alerts.condition import Finding, Kind, Urgency, Verdict
 from alerts.inhibition import Inhibition, Phase
@@ -36,7 +38,7 @@ INFO = {
 
 
 def order(*, phases: str, head: str = "", tail: str = "", patient: str = "", drug: str = "") -> Prescription:
-    """A prescription that starts at ``START_UTC_MS``: ``head`` goes into ``[schedule]``, ``tail`` behind all."""
+    """A prescription that starts at ``START_UTC_MS``; ``head`` is of ``[schedule]``, ``tail`` behind all."""
     return parse_order(
         f"""
 format = "infusion-prescription/1"
@@ -103,7 +105,7 @@ class NoisyPump:
         given_ml = shown_ml = reset_at_ml = 0.0
         resets = [
             (first.at_s + second.at_s) / 2
-            for first, second in zip(self.segments, self.segments[1:], strict=False)
+            for first, second in pairwise(self.segments)
             if first.resets_counter
         ]
         now_s = last_s = from_s
@@ -147,7 +149,7 @@ class NoisyPump:
             | ({self.shifted_at_s} if from_s < self.shifted_at_s < to_s else set())
         )
         flow_ml = 0.0
-        for begin_s, end_s in zip(edges, edges[1:], strict=False):
+        for begin_s, end_s in pairwise(edges):
             segment = self._segment(begin_s)
             if segment.state in (PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO):
                 factor = self.factor if begin_s >= self.shifted_at_s else 1.0

@@ -1,4 +1,4 @@
-"""Wrapped, reset, unexplained: what a counter that fell has delivered (prescription page, section 2, "Counter")."""
+"""Wrapped, reset, unexplained: what a counter that fell has delivered (prescription page, section 2)."""
 
 from __future__ import annotations
 

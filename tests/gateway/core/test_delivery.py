@@ -1,4 +1,4 @@
-"""The bank of tests: silent inside the tolerance, in time outside it (facts of detection, closed-form thresholds)."""
+"""The bank of tests: silent inside the tolerance, in time outside it."""
 
 from __future__ import annotations
 

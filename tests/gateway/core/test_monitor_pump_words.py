@@ -1,4 +1,5 @@
-"""What the pump says outright: alarms, codes, silence; and clocks and restarts (prescription page, section 2)."""
+"""What the pump says outright: alarms, codes, silence; and clocks and restarts (prescription page, section
+2)."""
 
 from __future__ import annotations
 
@@ -369,7 +370,7 @@ class TestMemory:
 
     def test_what_another_version_remembered_is_refused(self) -> None:
         for data in (b"", b"\x92\x00\x80", b"nonsense", Monitor("p", None).snapshot()[:-1]):
-            with pytest.raises(ValueError, match="p cannot be read|p is of version"):
+            with pytest.raises(ValueError, match=r"p cannot be read|p is of version"):
                 Monitor.restore("p", A_DAY_AT_10, data)
 
 

@@ -1,7 +1,9 @@
-"""Stories of the schedule: doses begin, are late, missed, too soon, interrupted, over (prescription page, 1.1)."""
+"""Stories of the schedule: doses begin, are late, missed, too soon, interrupted, over (prescription page,
+1.1)."""
 
 from __future__ import annotations
 
+from gateway.core.prescription import Prescription
 from tests.gateway.core.pump_days import continuous, order
 from tests.gateway.core.timetable import live, must_be_told
 
@@ -11,7 +13,7 @@ LIMITS = (
 )
 
 
-def one_hour_at_100(limits: str = LIMITS, **extra: str) -> object:
+def one_hour_at_100(limits: str = LIMITS, **extra: str) -> Prescription:
     return continuous(100, 1, limits=limits, pump=PUMP, **extra)
 
 

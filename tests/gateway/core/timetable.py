@@ -4,8 +4,8 @@
     0:10  running  rate=10
     1:00  paused
 
-Times are hours:minutes[:seconds] after the prescription's start, negative before it. The pump is read every five
-seconds and counts exactly what its rate gives, unless the row says otherwise:
+Times are hours:minutes[:seconds] after the prescription's start, negative before it. The pump is read every
+five seconds and counts exactly what its rate gives, unless the row says otherwise:
 
 ``rate``    what it is set to, mL/h
 ``flow``    what it really counts, mL/h, if that is something else
