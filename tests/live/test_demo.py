@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from gateway.demo import STEPS
+from tests.live.house import wait_until
 from tests.live.simulated_pump import ROOT
 
 pytestmark = pytest.mark.live
@@ -46,3 +51,44 @@ def test_a_scenario_that_is_not_there_is_named_together_with_those_that_are():
     assert done.returncode == 1
     assert "flood" in done.stderr
     assert "occlusion" in done.stderr
+
+
+def parts_of(demo_pid: int) -> list[Path]:
+    """The processes that this demo has started, by their place in /proc."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"\nPPid:\t{demo_pid}\n" in status.read_text():
+                found.append(status.parent)
+    return found
+
+
+def has_ended(part: Path) -> bool:
+    try:
+        return "\nState:\tZ" in (part / "status").read_text()
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_running_however_the_demo_ends(how, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "demo", "--broker", "amqtt", "--scenario", "steady"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline()
+    assert address.startswith("Dashboard: http://127.0.0.1:")
+    parts = parts_of(process.pid)
+    assert len(parts) == 4
+    process.send_signal(how)
+    process.stdout.close()
+    status = process.wait(30)
+    wait_until(lambda: all(has_ended(part) for part in parts), "all parts have ended")
+    if how != signal.SIGKILL:
+        assert status == 0
+        assert list(tmp_path.iterdir()) == []
