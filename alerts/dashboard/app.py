@@ -77,7 +77,6 @@ class Viewer(Struct, frozen=True, kw_only=True):
     """Whether they have said within the last hour that they are there."""
     is_asked: bool = False
     """Whether to ask them again."""
-    complaint: str = ""
 
 
 class Audience:

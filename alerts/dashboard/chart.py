@@ -17,7 +17,7 @@ TOP = 12
 BOTTOM = 28
 POINTS_DRAWN_MAX = 240
 _TICKS = 4
-_MINUTE_MS = 60_000
+SHORT_SPAN_MS = 600_000
 
 
 class Point(Struct, frozen=True, order=True):
@@ -27,13 +27,18 @@ class Point(Struct, frozen=True, order=True):
     expected_ml: float | None = None
     counted_ml: float | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of this moment: the line breaks there, and is not drawn across."""
+        return self.expected_ml is None and self.counted_ml is None
+
 
 class Tick(Struct, frozen=True, kw_only=True):
     """A line of the grid and its label."""
 
     at: float
     value: str
-    utc_ms: int | None = None
+    utc_ms: int = 0
 
 
 class Chart(Struct, frozen=True, kw_only=True):
@@ -41,6 +46,8 @@ class Chart(Struct, frozen=True, kw_only=True):
 
     expected: str
     counted: str
+    time_style: str
+    """``time``, or ``seconds`` where the whole span is short."""
     volume_ticks: tuple[Tick, ...]
     time_ticks: tuple[Tick, ...]
     last_x: float
@@ -50,7 +57,11 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 def chart(points: Sequence[Point]) -> Chart | None:
     """The chart of these points; None if there are not two moments to draw a line between."""
-    known = sorted(p for p in points if p.expected_ml is not None or p.counted_ml is not None)
+    known = sorted(points, key=lambda point: point.time_utc_ms)
+    while known and known[0].is_empty:
+        del known[0]
+    while known and known[-1].is_empty:
+        del known[-1]
     if len(known) < 2 or known[0].time_utc_ms == known[-1].time_utc_ms:
         return None
     known = _thinned(known)
@@ -70,6 +81,7 @@ def chart(points: Sequence[Point]) -> Chart | None:
     return Chart(
         expected=_path([(x(p.time_utc_ms), p.expected_ml) for p in known], y),
         counted=_path([(x(p.time_utc_ms), p.counted_ml) for p in known], y),
+        time_style="seconds" if last_ms - first_ms < SHORT_SPAN_MS else "time",
         volume_ticks=tuple(Tick(at=y(step_ml * n), value=f"{step_ml * n:g}") for n in range(_TICKS + 1)),
         time_ticks=tuple(
             Tick(at=x(utc_ms), value="", utc_ms=utc_ms)

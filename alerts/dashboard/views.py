@@ -329,7 +329,7 @@ def alert_row(board: Board, name: str, known: KnownAlert, now_ms: int) -> AlertR
         alert_id=newest.alert_id,
         rev=newest.rev,
         kind=newest.kind,
-        code=newest.code,
+        code=newest.code.replace("_", " ") if newest.code else None,
         priority=newest.priority,
         priority_words=_PRIORITY_WORDS[newest.priority],
         title=title(newest.kind),
@@ -672,10 +672,16 @@ def _volume_words(state: wire.State) -> str:
     if state.delivered_ml is None and state.expected_ml is None:
         return ""
     if state.expected_ml is None:
-        return f"Pump counted {state.delivered_ml:.1f} mL"
+        return f"Pump counted {_ml(state.delivered_ml)}"
     if state.delivered_ml is None:
-        return f"{state.expected_ml:.1f} mL expected by now; what the pump counted is not known"
-    return f"Pump counted {state.delivered_ml:.1f} mL of {state.expected_ml:.1f} mL expected by now"
+        return f"{_ml(state.expected_ml)} expected by now; what the pump counted is not known"
+    return f"Pump counted {_ml(state.delivered_ml)} of {_ml(state.expected_ml)} expected by now"
+
+
+def _ml(volume_ml: float | None) -> str:
+    if volume_ml is None:
+        return "unknown"
+    return f"{volume_ml:.1f} mL" if abs(volume_ml) >= 10 else f"{volume_ml:.2f} mL"
 
 
 _PUMP_STATE_WORDS = {"kvo": "keeping the vein open (KVO)"}
@@ -697,7 +703,9 @@ def _facts(home: KnownHome, known: KnownPump, pump: str) -> tuple[Fact, ...]:
             if value is not None:
                 facts.append(Fact(name=name, value=f"{value:.{digits}f} {unit}"))
         if state.alarms:
-            facts.append(Fact(name="Pump alarms", value=", ".join(state.alarms)))
+            facts.append(
+                Fact(name="Pump alarms", value=", ".join(alarm.replace("_", " ") for alarm in state.alarms))
+            )
         for name, moment in (("Ends about", state.ends_at), ("Bag empty about", state.bag_empty_at)):
             if moment is not None:
                 facts.append(Fact(name=name, utc_ms=moment.utc_ms))
