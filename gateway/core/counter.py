@@ -50,7 +50,7 @@ def delivered_across_fall(
     unexplained: the new value was delivered if the set rate can have given it, else nothing is added. One
     count is the uncertainty of every comparison.
     """
-    if counter_wrap_ml is not None:
+    if counter_wrap_ml is not None and previous_ml <= counter_wrap_ml:
         round_trip_ml = counter_wrap_ml - previous_ml + value_ml
         if round_trip_ml <= _at_most_ml(highest_ml_h, elapsed_ms, counter_ml):
             return Delivered(volume_ml=round_trip_ml, fall=CounterFall.WRAPPED)

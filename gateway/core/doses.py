@@ -7,10 +7,7 @@ from drivers.reading import PumpAlarm, PumpState, Reading
 from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.counter import MS_PER_HOUR
-from gateway.core.delivery import (
-    Bank,
-    Mark,
-)
+from gateway.core.delivery import Bank, Mark
 from gateway.core.memory import Doing, Run
 from gateway.core.occurrence import Occurrence
 from gateway.core.rates import Rates
@@ -163,12 +160,19 @@ class Doses:
         occurrence = memory.occurrence
         assert occurrence is not None, "only what has begun can end"
         volume_in = self._case.volume_in()
-        counted = f"pump counted {assess.volume(occurrence.delivered_ml)}"
-        counted += f" of {assess.volume(self._case.course.volume_ml)}"
+        ordered = assess.volume(self._case.course.volume_ml)
+        if occurrence.counter_seen:
+            given_ml = occurrence.delivered_ml
+            counted = f"pump counted {assess.volume(given_ml)} of {ordered}"
+        else:
+            given_ml = occurrence.expected_ml
+            counted = (
+                f"the pump shows no counter, and ran long enough for {assess.volume(given_ml)} of {ordered}"
+            )
         if volume_in:
             self._case.findings.present(Kind.DOSE_ENDED, t_ms, f"Dose ended: {counted}.")
         else:
-            left_ml = max(0.0, self._case.course.volume_ml - occurrence.delivered_ml)
+            left_ml = max(0.0, self._case.course.volume_ml - given_ml)
             self._case.findings.present(
                 Kind.STOPPED_EARLY, t_ms, f"Stopped early: {counted}, {assess.volume(left_ml)} is left."
             )
@@ -333,7 +337,7 @@ class Doses:
             memory.first_was_busy = reading.state in _BUSY_STATES
         if memory.next_number is not None or memory.schedule_offset_ms is None:
             return
-        first_t_ms = memory.first_t_ms if memory.first_t_ms is not None else t_ms
+        first_t_ms = memory.first_t_ms
         first_utc_ms = self._case.schedule_utc_ms(first_t_ms)
         assert first_utc_ms is not None, "anchored by a synced clock"
         if self._case.schedule.as_needed:

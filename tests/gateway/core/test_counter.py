@@ -33,6 +33,7 @@ def fall(previous_ml: float, value_ml: float, **changed: object) -> Delivered:
         # too far from the wrap, or the new value is too large for it
         (990.0, 0.3, {}, 0.3, CounterFall.UNEXPLAINED),
         (999.8, 5.0, {}, 0.0, CounterFall.UNEXPLAINED),
+        (1001.0, 0.0, {}, 0.0, CounterFall.UNEXPLAINED),
         (999.8, 0.3, {"counter_wrap_ml": None}, 0.3, CounterFall.UNEXPLAINED),
         # the pump stood still meanwhile: the new value was delivered since
         (274.1, 0.0, {"may_be_reset": True}, 0.0, CounterFall.RESET),

@@ -51,7 +51,7 @@ def rows_of(table: str) -> list[Row]:
     rows = []
     for line in table.strip().splitlines():
         words = line.split()
-        options = dict(word.split("=") if "=" in word else (word, "") for word in words[2:])
+        options = {word.partition("=")[0]: word.partition("=")[2] for word in words[2:]}
         rows.append(Row(seconds(words[0]), words[1], options))
     return rows
 
