@@ -143,6 +143,7 @@ class _Pump:
         self.rejected_bytes = 0
         self.garbled_since_t_ms: int | None = None
         self.garbled = False
+        self.link_told = ""
         self.points: list[projections.Point] = []
         self.points_since_t_ms: int | None = None
         self.batch = 0
@@ -737,6 +738,10 @@ class Engine:
             if (wake_t_ms is not None and wake_t_ms <= turn.t_ms) or turn.instant.gap is not GapKind.NONE:
                 self._found(turn, pump, pump.monitor.step(turn.instant, None))
             self._watch_the_link(turn, pump)
+            if pump.link(turn.t_ms) != pump.link_told:
+                # A board believes the link that the last beat told: it need not wait for the next.
+                pump.link_told = pump.link(turn.t_ms)
+                self._next_beat_t_ms = turn.t_ms
         next_due_t_ms = self.book.next_due_t_ms()
         if next_due_t_ms is not None and next_due_t_ms <= turn.t_ms:
             self._alerts_changed(turn, self.book.due(turn.when))
