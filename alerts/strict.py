@@ -22,7 +22,10 @@ T = TypeVar("T", bound=Struct)
 
 
 class Problem(Struct, frozen=True):
-    """One thing that is wrong. ``key`` is its place (``pump[2].family``, from 0), empty for the whole."""
+    """One thing that is wrong. ``key`` is its place, empty for the whole.
+
+    Places in a list are counted from 1: ``pump[1].family`` is that of the first ``[[pump]]``.
+    """
 
     key: str
     message: str
@@ -79,7 +82,7 @@ def _problems(value: object, type_: Any, key: str) -> Iterator[Problem]:
     if struct is not None and isinstance(value, dict):
         yield from _problems_of_table(value, struct, key)
     elif item_type is not None and isinstance(value, list):
-        for position, item in enumerate(value):
+        for position, item in enumerate(value, start=1):
             yield from _problems(item, item_type, f"{key}[{position}]")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Problem(key, f"{value} is not a number that can be used; give a finite one.")
@@ -151,7 +154,7 @@ _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?$", re.DOTALL
 def _from_msgspec(error: msgspec.ValidationError, key: str, value: object, type_: Any = None) -> Problem:
     match = _PLACE.match(str(error))
     assert match is not None
-    inner = (match["place"] or "").removeprefix("." if not key else "")
+    inner = _counted_from_1((match["place"] or "").removeprefix("." if not key else ""))
     place = f"{key}{inner}"
     choices = _choices(type_)
     if choices:
@@ -160,6 +163,11 @@ def _from_msgspec(error: msgspec.ValidationError, key: str, value: object, type_
     if inner or isinstance(value, dict | list):
         return Problem(place, _sentence(match["what"]))
     return Problem(place, f"found {value!r}; {_sentence(match['what'])}")
+
+
+def _counted_from_1(place: str) -> str:
+    """A place as msgspec names it, which counts from 0."""
+    return re.sub(r"\[(\d+)\]", lambda index: f"[{int(index[1]) + 1}]", place)
 
 
 def _sentence(text: str) -> str:

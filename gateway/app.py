@@ -12,10 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
-from alerts.mqtt import BrokerEvent, MqttClient
 
 from alerts import wire
-from alerts.strict import ConfigError
+from alerts.mqtt import BrokerEvent, MqttClient
+from alerts.strict import ConfigError, Problem
 from drivers import families
 from gateway.clock import SystemClock
 from gateway.config import Config, PumpConfig, parse_config
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         gateway = compose(config, observers=(print_milestones(),) if options.trace else ())
     except ConfigError as error:
         for problem in error.problems:
-            log.error("%s: %s: %s", options.config, problem.key, problem.message)
+            log.error("%s: %s", options.config, problem)
         return 1
     except StoreFailed as error:
         log.error("%s", error)
@@ -66,8 +66,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def read_config(file: Path) -> Config:
     """Read gateway.toml. Raises ConfigError with a sentence for each problem."""
-    from alerts.strict import Problem
-
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -84,6 +82,9 @@ def compose(
     performer: Callable[[Performer], Performer] = lambda real: real,
 ) -> Gateway:
     """The gateway of real parts that this configuration describes. Raises StoreFailed."""
+    for table, found in (("history", config.history), ("panel", config.panel)):
+        if found is not None:
+            log.warning("[%s] is set, but this version of Dripwatch does not use it yet", table)
     clock = SystemClock(always_synced=config.clock_trusted)
     store = Store(config.state_dir / DATABASE)
     restored = store.restore()

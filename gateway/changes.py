@@ -8,12 +8,17 @@ from alerts.alert import Alert
 from alerts.condition import Finding
 from drivers.reading import Reading
 from gateway.core.monitor import DeliveryStatus
+from gateway.core.timeline import Moment
 
 
 class AlertChanged(Struct, frozen=True, kw_only=True):
     """An alert has a new revision."""
 
     alert: Alert
+
+
+class AllToldAgain(Struct, frozen=True, kw_only=True):
+    """Somebody who is not complete asked for it: each open alert is told as it was last told."""
 
 
 class EventHappened(Struct, frozen=True, kw_only=True):
@@ -30,7 +35,7 @@ class PointTaken(Struct, frozen=True, kw_only=True):
     reading: Reading
     status: DeliveryStatus
     t_ms: int
-    monotonic_ms: int | None
+    moment: Moment
 
 
 class Answered(Struct, frozen=True, kw_only=True):
@@ -52,4 +57,4 @@ class OrderAnswered(Struct, frozen=True, kw_only=True):
     message: str
 
 
-Change = AlertChanged | EventHappened | PointTaken | Answered | OrderAnswered
+Change = AlertChanged | AllToldAgain | EventHappened | PointTaken | Answered | OrderAnswered

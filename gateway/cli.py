@@ -30,10 +30,8 @@ COMMANDS = {
         "everything on this machine: a simulated pump goes wrong and a nurse is told", "gateway.demo"
     ),
     "run": Command("the gateway: watch the pumps of one home", "gateway.app"),
-    "dashboard": Command("the nurse dashboard", "alerts.dashboard", ()),
-    "simulate": Command(
-        "a simulated pump behind a pseudo-terminal, a TCP port or a real port", "simulator", ()
-    ),
+    "dashboard": Command("the nurse dashboard", "alerts.dashboard"),
+    "simulate": Command("a simulated pump behind a pseudo-terminal, a TCP port or a real port", "simulator"),
     "scenarios": Command("what a simulated pump can do, one line each", "simulator", ("scenarios",)),
     "families": Command("what each pump family reports, and on what evidence", "gateway.families"),
     "replay": Command("recorded readings to events", "gateway.replay"),

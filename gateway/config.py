@@ -1,6 +1,7 @@
 """gateway.toml: text to a frozen ``Config``; every error names its key (gateway page).
 
-Nothing here opens a port or asks a broker; files that are named are only turned into absolute paths.
+Nothing here opens a port or asks a broker; files that are named are only turned into absolute paths. Places
+in a list are counted from 1: ``pump[1]`` is the first.
 """
 
 from __future__ import annotations
@@ -8,25 +9,30 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from alerts.mqtt import MqttConfig
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from alerts.mqtt import MqttConfig
 from alerts.strict import ConfigError, Problem, read_toml
 from drivers import families
+from drivers.family import PumpOnLine
 from drivers.reading import DriverStatus
+from gateway.core.quantity import duration_ms
 
 CONFIG_BYTES_MAX = 64 * 1024
 _TOKEN = re.compile(r"[a-z0-9-]{1,32}")
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)min)?(?:(\d+)s)?")
 _POLL_MIN_MS = 1_000
 _POLL_MAX_MS = 60_000
 Refuse = Callable[[str, str], None]
 """Notes a problem: (key, what is wrong and what to do)."""
 
 __all__ = ["Config", "ConfigError", "HistoryConfig", "PanelConfig", "PumpConfig", "parse_config"]
+
+
+Pin = Annotated[int, Meta(ge=0, le=27)]
+"""BCM number of a pin of the Raspberry Pi's header."""
 
 
 class HistoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,11 +47,15 @@ class HistoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class PanelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """BCM numbers of the pins of the caregiver's panel."""
 
-    green: int
-    yellow: int
-    red: int
-    buzzer: int
-    button: int
+    green: Pin
+    yellow: Pin
+    red: Pin
+    buzzer: Pin
+    button: Pin
+
+    def __post_init__(self) -> None:
+        if len({self.green, self.yellow, self.red, self.buzzer, self.button}) < 5:
+            raise ValueError("two parts are given the same pin; each needs its own")
 
 
 class _PumpTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,8 +126,12 @@ def parse_config(text: str, base: Path) -> Config:
         refuse("home", f"{written.home!r} is not a pseudonym; use 1 to 32 of a-z, 0-9 and -")
     if not written.pump:
         refuse("pump", "there is none; add a [[pump]] table with id, family and port")
-    pumps = tuple(_pump(table, f"pump[{index}]", base, refuse) for index, table in enumerate(written.pump))
+    pumps = tuple(
+        _pump(table, f"pump[{index}]", base, refuse) for index, table in enumerate(written.pump, start=1)
+    )
     _refuse_pumps_that_collide(pumps, refuse)
+    if not problems:
+        _refuse_lines_that_cannot_be(pumps, refuse)
     if problems:
         raise ConfigError(tuple(problems))
     return Config(
@@ -168,9 +182,7 @@ def _pump(table: _PumpTable, key: str, base: Path, refuse: Refuse) -> PumpConfig
         port = f"{scheme}:{_under(base, name)}"
     else:
         port = table.port
-    poll_ms = _duration_ms(table.poll)
-    if poll_ms is None or not _POLL_MIN_MS <= poll_ms <= _POLL_MAX_MS:
-        refuse(f"{key}.poll", f'{table.poll!r} is not a duration from 1 s to 1 min; write as "5s"')
+    poll_ms = _poll_ms(table.poll, key, refuse)
     return PumpConfig(
         pump=table.id,
         family=table.family,
@@ -180,14 +192,25 @@ def _pump(table: _PumpTable, key: str, base: Path, refuse: Refuse) -> PumpConfig
         serial_number=table.serial_number,
         origin=table.origin,
         prescription_file=_under(base, table.prescription) if table.prescription else None,
-        poll_ms=poll_ms or 5_000,
+        poll_ms=poll_ms,
     )
+
+
+def _poll_ms(text: str, key: str, refuse: Refuse) -> int:
+    try:
+        poll_ms = duration_ms(text)
+    except ValueError as error:
+        refuse(f"{key}.poll", str(error))
+        return _POLL_MIN_MS
+    if not _POLL_MIN_MS <= poll_ms <= _POLL_MAX_MS:
+        refuse(f"{key}.poll", f'{text!r} is not between 1s and 1min; "5s" is usual')
+    return poll_ms
 
 
 def _refuse_pumps_that_collide(pumps: tuple[PumpConfig, ...], refuse: Refuse) -> None:
     seen: dict[str, int] = {}
     ports: dict[tuple[str, int | None], int] = {}
-    for index, pump in enumerate(pumps):
+    for index, pump in enumerate(pumps, start=1):
         if pump.pump in seen:
             refuse(
                 f"pump[{index}].id",
@@ -203,12 +226,26 @@ def _refuse_pumps_that_collide(pumps: tuple[PumpConfig, ...], refuse: Refuse) ->
         ports.setdefault(place, index)
 
 
-def _duration_ms(text: str) -> int | None:
-    match = _DURATION.fullmatch(text)
-    if match is None or not text:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000
+def _refuse_lines_that_cannot_be(pumps: tuple[PumpConfig, ...], refuse: Refuse) -> None:
+    """One line has one family and one speed, and the family must be able to have these pumps on it."""
+    lines: dict[str, list[tuple[int, PumpConfig]]] = {}
+    for index, pump in enumerate(pumps, start=1):
+        lines.setdefault(pump.port, []).append((index, pump))
+    for on_line in lines.values():
+        first, one = on_line[0]
+        for index, pump in on_line[1:]:
+            for name in ("family", "baud"):
+                here, there = getattr(pump, name), getattr(one, name)
+                if here != there:
+                    refuse(
+                        f"pump[{index}].{name}",
+                        f"{here!r} differs from {there!r} of pump[{first}] on the same port; give one",
+                    )
+        expected = [PumpOnLine(pump=pump.pump, address=pump.address) for _, pump in on_line]
+        try:
+            families.find(one.family).open_session(expected)
+        except ValueError as error:
+            refuse(f"pump[{first}].port", str(error))
 
 
 def _under(base: Path, name: str) -> Path:

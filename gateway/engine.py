@@ -15,19 +15,34 @@ import msgspec
 from msgspec import Struct
 
 from alerts import wire
-from alerts.alert import Alert, AlertState
+from alerts.alert import Alert, AlertState, AnswerReason
 from alerts.catalogue import highest_urgency, respond_within_s
 from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
 from alerts.inhibition import Inhibition, InhibitionState, Phase
 from alerts.lifecycle import AlertBook, When
-from alerts.mqtt import BrokerConfirmed, BrokerConnected, BrokerLost, BrokerMessage, BrokerRefused
+from alerts.mqtt import (
+    SESSION_TAKEN_OVER,
+    BrokerConfirmed,
+    BrokerConnected,
+    BrokerLost,
+    BrokerMessage,
+    BrokerRefused,
+)
 from alerts.sink import Lane as LaneName
 from alerts.sink import Message
 from drivers.family import Family, PumpOnLine, Session
 from drivers.reading import LinkFault, PumpState, Reading
 from gateway import projections
-from gateway.changes import AlertChanged, Answered, Change, EventHappened, OrderAnswered, PointTaken
-from gateway.core.monitor import Monitor
+from gateway.changes import (
+    AlertChanged,
+    AllToldAgain,
+    Answered,
+    Change,
+    EventHappened,
+    OrderAnswered,
+    PointTaken,
+)
+from gateway.core.monitor import DeliveryStatus, DeliveryVerdict, Monitor
 from gateway.core.prescription import Prescription
 from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineState
 from gateway.effects import Commit, Effects, Send, Write
@@ -49,7 +64,8 @@ STATE_EVERY_MS = 60_000
 STATE_WHILE_WATCHED_EVERY_MS = 10_000
 WATCH_HOLDS_MS = 30_000
 SIGN_OF_LIFE_EVERY_MS = 30_000
-"""How often what need not be written at once is written (mqtt page: telemetry each 30 s)."""
+"""How often what need not be written at once is written."""
+TELEMETRY_EVERY_MS = 30_000
 TELEMETRY_POINTS_MAX = 100
 UNDATED_POINTS_WAIT_MS = 3_600_000
 """So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
@@ -59,14 +75,19 @@ SILENT_AFTER_POLLS = 3
 SILENT_AFTER_MIN_MS = 10_000
 GARBLED_FOR_MS = 30_000
 RESYNC_AT_MOST_EVERY_MS = 60_000
+ALONE_AFTER_MS = 600_000
+"""So long without being thrown out, and there is no second gateway under our name any more."""
+SHA256_LENGTH = 64
+"""What of a hash that somebody sends is repeated."""
 IDS_KEPT = 1_000
 """Requests from the broker that are remembered, so that none is done twice (mqtt page)."""
 STOPPING_TAKES_MS = 3_000
 GATEWAY = "gateway"
-_NOT_YET = "not_allowed"
 _REFUSED_FOR_CONTENT = frozenset({0x90, 0x95, 0x99})
 """MQTT 5: topic name invalid, packet too large, payload format invalid."""
 _NOT_AUTHORISED = 0x87
+_SEEN_BY_THE_ENGINE = frozenset({Kind.NO_PRESCRIPTION, Kind.GARBLED_LINK, Kind.WRONG_PUMP})
+"""Conditions of a pump that no prescription is needed for: they go on over a change of it."""
 _Kept = TypeVar("_Kept")
 
 
@@ -98,7 +119,6 @@ class EngineSetup(Struct, frozen=True, kw_only=True):
     """Whether there is a broker at all."""
     boot: str
     """A token for this start of the gateway."""
-    trusts_clock: bool = False
 
 
 class _PumpKept(Struct, frozen=True, kw_only=True):
@@ -107,6 +127,9 @@ class _PumpKept(Struct, frozen=True, kw_only=True):
     prescription_sha256: str | None
     monitor: bytes
     inhibition: InhibitionState
+    urgency: Urgency
+    origin: str
+    driver_status: str
 
 
 class _SignOfLife(Struct, frozen=True, kw_only=True):
@@ -135,21 +158,22 @@ class _Pump:
 
     def __init__(self, setup: PumpSetup, kept: _PumpKept | None) -> None:
         self.setup = setup
-        self.monitor, self.inhibition = _resume(setup, kept)
+        self.monitor, self.inhibition, self.begins_anew = _resume(setup, kept)
         self.reading: Reading | None = None
         self.reading_t_ms: int | None = None
         self.port_open = False
-        self.port_reason = ""
-        self.rejected_bytes = 0
+        self.gap_before_next_reading = False
+        """Nobody knows how much time lies between the last reading and the next."""
         self.garbled_since_t_ms: int | None = None
-        self.garbled = False
+        self.garbled = _is_open(self.inhibition, Kind.GARBLED_LINK)
+        self.wrong_pump = setup.serial_number is not None and _is_open(self.inhibition, Kind.WRONG_PUMP)
         self.link_told = ""
         self.points: list[projections.Point] = []
         self.points_since_t_ms: int | None = None
         self.batch = 0
+        self.points_in_waiting_batch = 0
         self.published: bytes | None = None
         self.published_t_ms: int | None = None
-        self.wrong_pump = False
 
     @property
     def urgency(self) -> Urgency:
@@ -185,21 +209,35 @@ class _Pump:
                 prescription_sha256=self.setup.prescription_sha256,
                 monitor=self.monitor.snapshot(),
                 inhibition=self.inhibition.state,
+                urgency=self.urgency,
+                origin=self.setup.origin,
+                driver_status=self.setup.driver_status,
             )
         )
 
 
-def _resume(setup: PumpSetup, kept: _PumpKept | None) -> tuple[Monitor, Inhibition]:
+def _resume(setup: PumpSetup, kept: _PumpKept | None) -> tuple[Monitor, Inhibition, bool]:
+    """The watch over a pump as it was left, or (True) a new one.
+
+    It begins anew under another prescription, and where what was remembered was written by another version:
+    then the infusion is joined as one that is found running.
+    """
     urgency = setup.prescription.urgency if setup.prescription else Urgency.TIMED
     if kept is not None and kept.prescription_sha256 == setup.prescription_sha256:
         try:
             monitor = Monitor.restore(setup.pump, setup.prescription, kept.monitor, poll_ms=setup.poll_ms)
         except ValueError:
-            # Written by another version: the infusion is joined as one that is found running.
             pass
         else:
-            return monitor, Inhibition(urgency, kept.inhibition)
-    return Monitor(setup.pump, setup.prescription, poll_ms=setup.poll_ms), Inhibition(urgency)
+            return monitor, Inhibition(urgency, kept.inhibition), False
+    known = kept.inhibition.open if kept is not None else ()
+    still_seen = InhibitionState(open=tuple(one for one in known if one.kind in _SEEN_BY_THE_ENGINE))
+    monitor = Monitor(setup.pump, setup.prescription, poll_ms=setup.poll_ms)
+    return monitor, Inhibition(urgency, still_seen), True
+
+
+def _is_open(inhibition: Inhibition, kind: Kind) -> bool:
+    return any(known.kind is kind for known in inhibition.state.open)
 
 
 class _Turn:
@@ -216,7 +254,10 @@ class _Turn:
         self.alerts: list[Alert] = []
         self.urgent_pumps: set[str] = set()
         """Pumps whose state must be on the card together with what was decided."""
+        self.must_commit = False
         self.open_changed = False
+        self.connected = False
+        """The broker has just been reached."""
 
 
 class Engine:
@@ -238,18 +279,25 @@ class Engine:
         next_number = _decoded(kept.get("next_alert"), int) or 1
         self.book = AlertBook(alerts, store=store, next_number=next_number)
         self._interrupted = sign_of_life if sign_of_life is not None and not sign_of_life.clean else None
+        # The timeline goes on with this very state, and will change it.
+        self._left_at_t_ms = sign_of_life.timeline.t_ms if sign_of_life is not None else None
         if self._interrupted is not None:
             self.book.skip_revs()
         self._set_aside = set_aside
         self._timeline = Timeline(sign_of_life.timeline if sign_of_life else None)
         self._instant: Instant | None = None
-        self._first_utc_ms: int | None = None
         self._pumps = {
             pump.pump: _Pump(pump, _decoded(kept.get(f"pump/{pump.pump}"), _PumpKept)) for pump in setup.pumps
         }
         self._gateway_inhibition = Inhibition(
             self._highest_urgency(), _decoded(kept.get("pump/gateway"), InhibitionState)
         )
+        self._taken_away = {
+            token: _decoded(data, _PumpKept)
+            for name, data in kept.items()
+            if (token := name.removeprefix("pump/")) != name and token not in {*self._pumps, GATEWAY}
+        }
+        """Pumps that an earlier start has watched and this one does not."""
         self._ports: dict[str, list[_Pump]] = {}
         for pump in self._pumps.values():
             self._ports.setdefault(pump.setup.port, []).append(pump)
@@ -281,21 +329,25 @@ class Engine:
         self._told: dict[str, int] = _decoded(kept.get("told"), dict[str, int]) or {}
         """Open alerts as the committed messages tell them: what ``beat`` and ``open`` count."""
         self._told_when_committed = dict(self._told)
+        self._tellings = _decoded(kept.get("tellings"), dict[str, Draft]) or {}
+        """The newest telling of each open alert: what a resync says again."""
+        self._handed_over = dict(kept)
+        """What the card has, or will have, under each name."""
         self._next_token = 1
         self._tokens: dict[int, tuple[LaneName, int]] = {}
         self._connected = False
-        self._packet_max: int | None = None
         self._next_beat_t_ms = 0
         self._next_sign_of_life_t_ms: int | None = None
         self._resync_t_ms: int | None = None
         self._watched_t_ms: int | None = None
-        self._storage_failing = False
+        self._storage_failing = self._gateway_has(Kind.STORAGE_FAILING)
         self._inbox_losses = 0
-        self._overloaded_now = False
-        self._ignored = 0
+        self._overloaded_now = self._gateway_has(Kind.OVERLOADED)
+        self._thrown_out_t_ms: int | None = None
+        self._batches_dropped = 0
+        self.ignored = 0
+        """How many messages to the home were passed over: retained, unreadable, or not for this gateway."""
         self._stopping_since_t_ms: int | None = None
-        self._said_goodbye = False
-        self._loose: list[Message] = []
         self._shown: str | None = None
 
     @property
@@ -324,7 +376,9 @@ class Engine:
             case PortLost():
                 self._port_lost(turn, happened)
             case StopRequested():
-                self._stopping_since_t_ms = turn.t_ms
+                if self._stopping_since_t_ms is None:
+                    self._stopping_since_t_ms = turn.t_ms
+                    turn.must_commit = True
         self._timers(turn)
         self._project(turn)
         return self._effects(turn)
@@ -342,17 +396,25 @@ class Engine:
             self._first(turn)
         if instant.stepped_ms:
             turn.notes.append(f"the wall clock was set by {instant.stepped_ms / 1000:+.1f} s")
+        if instant.stepped_ms or instant.gap is not GapKind.NONE:
+            for pump in self._pumps.values():
+                self._found(turn, pump, pump.monitor.step(instant, None))
+                if instant.gap in (GapKind.RESTART_UNKNOWN, GapKind.RESTART_RESOLVED):
+                    pump.gap_before_next_reading = True
+            # Said once; what else happens at this instant happens at an ordinary one.
+            turn.instant = msgspec.structs.replace(instant, gap=GapKind.NONE, stepped_ms=0)
         return turn
 
     def _first(self, turn: _Turn) -> None:
         """What there is to say once, at the start."""
         self._next_sign_of_life_t_ms = turn.t_ms
         if self._interrupted is not None:
-            was_utc_ms = self._interrupted.utc_ms
-            clock_is_good = turn.moment.synced and turn.instant.gap is not GapKind.RESTART_UNKNOWN
+            length_is_known = (
+                self._left_at_t_ms is not None and turn.instant.gap is not GapKind.RESTART_UNKNOWN
+            )
             length = (
-                f"for about {_span(turn.instant.utc_ms - was_utc_ms)}"
-                if clock_is_good
+                f"for about {_span(turn.t_ms - (self._left_at_t_ms or 0))}"
+                if length_is_known
                 else "for an unknown time"
             )
             self._about_gateway(
@@ -361,17 +423,19 @@ class Engine:
                 Verdict.PRESENT,
                 f"The gateway was not watching {length}: it stopped without being asked to."
                 " What the pump counted meanwhile is judged now.",
-                since_utc_ms=was_utc_ms,
+                since_utc_ms=self._interrupted.utc_ms,
             )
-        if self._set_aside is not None:
-            self._about_gateway(
-                turn,
-                Kind.STORAGE_FAILING,
-                Verdict.PRESENT,
-                "The gateway's database could not be read and was set aside; alerts that were open in it are"
-                " not known here any more. Check the memory card.",
-                code="set_aside",
-            )
+        self._about_gateway(
+            turn,
+            Kind.STORAGE_FAILING,
+            # It holds until the next start: nobody has looked at the card before.
+            Verdict.ABSENT if self._set_aside is None else Verdict.PRESENT,
+            ""
+            if self._set_aside is None
+            else "The gateway's database could not be read and was set aside; alerts that were open in it are"
+            " not known here any more. Check the memory card.",
+            code="set_aside",
+        )
         for pump in self._pumps.values():
             missing = pump.setup.prescription is None
             self._about_pump(
@@ -383,8 +447,17 @@ class Engine:
                 if missing
                 else "",
             )
-            if pump.monitor.next_wake_t_ms() is not None or missing:
-                turn.urgent_pumps.add(pump.setup.pump)
+            if pump.setup.serial_number is None:
+                # Whatever answers has been adopted.
+                self._about_pump(turn, pump, Kind.WRONG_PUMP, Verdict.ABSENT, "")
+            if pump.begins_anew:
+                of_the_prescription = {
+                    alert.alert_id
+                    for alert in self.book.open.values()
+                    if alert.pump == pump.setup.pump and alert.kind not in _SEEN_BY_THE_ENGINE
+                }
+                withdrawn = self.book.withdraw(pump.setup.pump, turn.when, only=of_the_prescription)
+                self._alerts_changed(turn, withdrawn)
         configured = {*self._pumps, GATEWAY}
         for token in {alert.pump for alert in self.book.open.values()} - configured:
             self._alerts_changed(turn, self.book.withdraw(token, turn.when))
@@ -399,7 +472,6 @@ class Engine:
         for pump in self._ports[happened.port]:
             pump.port_open = False
             pump.garbled_since_t_ms = None
-            pump.port_reason = happened.reason
         turn.notes.append(f"port {happened.port}: {happened.reason}")
 
     def _bytes_arrived(self, turn: _Turn, happened: BytesArrived) -> None:
@@ -410,7 +482,6 @@ class Engine:
         for fact in self._sessions[port].receive(data, turn.t_ms):
             if isinstance(fact, LinkFault):
                 for pump in self._ports[port]:
-                    pump.rejected_bytes += fact.byte_count
                     if pump.garbled_since_t_ms is None:
                         pump.garbled_since_t_ms = turn.t_ms
                 turn.notes.append(
@@ -425,30 +496,32 @@ class Engine:
         pump.garbled_since_t_ms = None
         expected_serial = pump.setup.serial_number
         if expected_serial is not None and reading.serial is not None:
-            wrong = reading.serial != expected_serial
-            if wrong is not pump.wrong_pump:
-                pump.wrong_pump = wrong
-                self._about_pump(
-                    turn,
-                    pump,
-                    Kind.WRONG_PUMP,
-                    Verdict.PRESENT if wrong else Verdict.ABSENT,
-                    "Another pump than the configured one answers on this port: its readings are not used."
-                    if wrong
-                    else "",
-                )
+            pump.wrong_pump = reading.serial != expected_serial
+            self._about_pump(
+                turn,
+                pump,
+                Kind.WRONG_PUMP,
+                Verdict.PRESENT if pump.wrong_pump else Verdict.ABSENT,
+                "Another pump than the configured one answers on this port: its readings are not used."
+                if pump.wrong_pump
+                else "",
+            )
         if pump.wrong_pump:
             return
         pump.reading = reading
         pump.reading_t_ms = turn.t_ms
-        self._found(turn, pump, pump.monitor.step(turn.instant, reading))
+        instant = turn.instant
+        if pump.gap_before_next_reading and reading.state is not PumpState.UNKNOWN:
+            pump.gap_before_next_reading = False
+            instant = msgspec.structs.replace(instant, gap=GapKind.RESTART_UNKNOWN)
+        self._found(turn, pump, pump.monitor.step(instant, reading))
         turn.changes.append(
             PointTaken(
                 pump=pump.setup.pump,
                 reading=reading,
                 status=pump.monitor.status(turn.instant),
                 t_ms=turn.t_ms,
-                monotonic_ms=turn.moment.monotonic_ms,
+                moment=turn.moment,
             )
         )
 
@@ -473,20 +546,11 @@ class Engine:
         match event:
             case BrokerConnected():
                 self._connected = True
-                self._packet_max = event.maximum_packet_size
                 self._tokens.clear()
                 for lane in self._lanes.values():
                     lane.connected(turn.t_ms)
                 self._next_beat_t_ms = turn.t_ms
-                self._loose.append(
-                    self._speaker.status(
-                        turn.instant.utc_ms,
-                        turn.moment.synced,
-                        online=True,
-                        version=self.setup.version,
-                        pumps=tuple(self._pumps),
-                    )
-                )
+                turn.connected = True
                 turn.open_changed = True
                 for pump in self._pumps.values():
                     pump.published = None
@@ -495,10 +559,9 @@ class Engine:
                 if self._connected:
                     turn.notes.append(f"broker: {event.reason}")
                 self._connected = False
-                self._loose.clear()
+                self._watch_for_a_second_gateway(turn, event)
             case BrokerRefused():
                 self._connected = False
-                self._loose.clear()
                 turn.notes.append(f"broker: {event.reason}")
             case BrokerConfirmed():
                 self._confirmed(turn, event)
@@ -510,7 +573,12 @@ class Engine:
         if what is None:
             return
         lane, seq = self._lanes[what[0]], what[1]
-        if event.reason_code in _REFUSED_FOR_CONTENT and (message := lane.held(seq)) is not None:
+        message = lane.held(seq)
+        if (
+            event.reason_code in _REFUSED_FOR_CONTENT
+            and message is not None
+            and not projections.is_void(message)
+        ):
             turn.notes.append(f"broker: refuses {message.topic} for its content (code {event.reason_code})")
             lane.replace(
                 seq,
@@ -518,6 +586,8 @@ class Engine:
                     turn.instant.utc_ms, lane.name, seq, f"refused by the broker: {event.reason_code}"
                 ),
             )
+            for under_way in self._commits_under_way.values():
+                under_way.seqs[lane.name] = min(under_way.seqs[lane.name], seq - 1)
         elif event.reason_code >= 0x80:
             advice = (
                 f"give user {self.setup.home!r} the right to write dripwatch/v1/{self.setup.home}/up/#"
@@ -530,13 +600,49 @@ class Engine:
         elif not self.setup.collector:
             lane.confirmed(seq, turn.t_ms)
 
+    def _watch_for_a_second_gateway(self, turn: _Turn, lost: BrokerLost | None = None) -> None:
+        if lost is not None and lost.reason_code == SESSION_TAKEN_OVER:
+            self._thrown_out_t_ms = turn.t_ms
+            self._about_gateway(
+                turn,
+                Kind.DUPLICATE_GATEWAY,
+                Verdict.PRESENT,
+                "A second gateway has connected under this home's name: find it and switch it off.",
+            )
+        elif self._thrown_out_t_ms is None or turn.t_ms - self._thrown_out_t_ms >= ALONE_AFTER_MS:
+            self._about_gateway(turn, Kind.DUPLICATE_GATEWAY, Verdict.ABSENT, "")
+
+    def _introduction(self, turn: _Turn) -> list[Message]:
+        """What is said first on a new connection: who is here, and that pumps taken away are not known."""
+        utc_ms, synced = turn.instant.utc_ms, turn.moment.synced
+        return [
+            self._speaker.status(
+                utc_ms, synced, online=True, version=self.setup.version, pumps=tuple(self._pumps)
+            ),
+            *(
+                self._speaker.state(
+                    token,
+                    utc_ms,
+                    synced,
+                    reading=None,
+                    age_ms=None,
+                    status=DeliveryStatus(verdict=DeliveryVerdict.UNKNOWN),
+                    urgency=kept.urgency,
+                    origin=kept.origin,
+                    driver_status=kept.driver_status,
+                )
+                for token, kept in self._taken_away.items()
+                if kept is not None
+            ),
+        ]
+
     def _from_the_nurses(self, turn: _Turn, event: BrokerMessage) -> None:
         place = wire.parse_topic(event.topic)
         if place is None or place.home != self.setup.home or place.direction is not wire.Direction.DOWN:
-            self._ignored += 1
+            self.ignored += 1
             return
         if event.retain and place.what != "order":
-            self._ignored += 1
+            self.ignored += 1
             return
         try:
             match place.what:
@@ -550,15 +656,14 @@ class Engine:
                     wire.decode(event.payload, wire.Watch)
                     self._watched_t_ms = turn.t_ms
                 case "absence":
-                    absence = wire.decode(event.payload, wire.Absence)
-                    self._answer(turn, absence.id, _NOT_YET)
+                    self._absence(turn, wire.decode(event.payload, wire.Absence))
                 case "order":
                     self._order(turn, place.pump, wire.decode(event.payload, wire.Order))
                 case _:
-                    self._ignored += 1
+                    self.ignored += 1
         except wire.WireError as error:
-            self._ignored += 1
-            turn.notes.append(f"broker: a message on {event.topic} cannot be read: {error}")
+            self.ignored += 1
+            turn.notes.append(f"broker: a message on {event.topic} cannot be read: {str(error)[:200]}")
 
     def _receipt(self, turn: _Turn, receipt: wire.Receipt) -> None:
         if (
@@ -566,11 +671,11 @@ class Engine:
             or receipt.collector != self.setup.collector
             or not self.setup.collector
         ):
-            self._ignored += 1
+            self.ignored += 1
             return
         for name, seq in ((LaneName.ALERTS, receipt.alerts), (LaneName.TELEMETRY, receipt.telemetry)):
             if not self._lanes[name].receipt(seq, turn.t_ms):
-                self._ignored += 1
+                self.ignored += 1
 
     def _ack(self, turn: _Turn, ack: wire.Ack) -> None:
         if self._answered_before(turn, ack.id):
@@ -591,23 +696,27 @@ class Engine:
         if self._answered_before(turn, resync.id):
             return
         if self._resync_t_ms is not None and turn.t_ms - self._resync_t_ms < RESYNC_AT_MOST_EVERY_MS:
-            self._answer(turn, resync.id, _NOT_YET)
+            self._answer(turn, resync.id, AnswerReason.NOT_ALLOWED)
             return
         self._resync_t_ms = turn.t_ms
-        for alert in self.book.open.values():
-            turn.changes.append(AlertChanged(alert=alert))
+        turn.changes.append(AllToldAgain())
         self._answer(turn, resync.id, None)
 
+    def _absence(self, turn: _Turn, absence: wire.Absence) -> None:
+        if not self._answered_before(turn, absence.id):
+            self._answer(turn, absence.id, AnswerReason.NOT_ALLOWED)
+
     def _order(self, turn: _Turn, pump: str | None, order: wire.Order) -> None:
-        if pump not in self._pumps or self._answered_before(turn, order.id):
+        """Each time the same answer, and nothing done: no id need be remembered."""
+        if pump not in self._pumps:
+            self.ignored += 1
             return
-        self._remember(order.id, "invalid")
         turn.changes.append(
             OrderAnswered(
                 pump=pump,
                 id=order.id,
                 version=order.version,
-                sha256=order.sha256,
+                sha256=order.sha256[:SHA256_LENGTH],
                 accepted=False,
                 reason="invalid",
                 message="This version of Dripwatch reads prescriptions from files only: not in force.",
@@ -621,10 +730,7 @@ class Engine:
         return True
 
     def _answer(self, turn: _Turn, request: str, reason: str | None) -> None:
-        self._remember(request, reason)
         turn.changes.append(Answered(id=request, reason=reason))
-
-    def _remember(self, request: str, reason: str | None) -> None:
         self._answered[request] = reason
         while len(self._answered) > IDS_KEPT:
             self._answered.popitem(last=False)
@@ -683,6 +789,8 @@ class Engine:
 
     def _about_pump(self, turn: _Turn, pump: _Pump, kind: Kind, verdict: Verdict, message: str) -> None:
         """A condition of the monitoring of one pump, which the engine itself sees."""
+        if _is_open(pump.inhibition, kind) is (verdict is Verdict.PRESENT):
+            return
         self._found(
             turn,
             pump,
@@ -708,6 +816,8 @@ class Engine:
         since_utc_ms: int | None = None,
     ) -> None:
         """A condition of the gateway itself."""
+        if verdict is Verdict.ABSENT and not self._gateway_has(kind, code):
+            return
         urgency = self._highest_urgency()
         finding = Finding(
             kind=kind,
@@ -722,6 +832,9 @@ class Engine:
         within_s = respond_within_s(urgency)
         self._decide(turn, GATEWAY, urgency, within_s, self._gateway_inhibition, (finding,))
 
+    def _gateway_has(self, kind: Kind, code: str | None = None) -> bool:
+        return any((known.kind, known.code) == (kind, code) for known in self._gateway_inhibition.state.open)
+
     def _alerts_changed(self, turn: _Turn, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
             turn.alerts.append(alert)
@@ -735,13 +848,14 @@ class Engine:
     def _timers(self, turn: _Turn) -> None:
         for pump in self._pumps.values():
             wake_t_ms = pump.monitor.next_wake_t_ms()
-            if (wake_t_ms is not None and wake_t_ms <= turn.t_ms) or turn.instant.gap is not GapKind.NONE:
+            if wake_t_ms is not None and wake_t_ms <= turn.t_ms:
                 self._found(turn, pump, pump.monitor.step(turn.instant, None))
             self._watch_the_link(turn, pump)
             if pump.link(turn.t_ms) != pump.link_told:
                 # A board believes the link that the last beat told: it need not wait for the next.
                 pump.link_told = pump.link(turn.t_ms)
                 self._next_beat_t_ms = turn.t_ms
+        self._watch_for_a_second_gateway(turn)
         next_due_t_ms = self.book.next_due_t_ms()
         if next_due_t_ms is not None and next_due_t_ms <= turn.t_ms:
             self._alerts_changed(turn, self.book.due(turn.when))
@@ -778,7 +892,15 @@ class Engine:
         for change in turn.changes:
             match change:
                 case AlertChanged(alert=alert):
-                    self._lanes[LaneName.ALERTS].put(speaker.alert(alert, turn.t_ms, synced))
+                    draft = speaker.alert(alert, turn.t_ms, synced)
+                    self._lanes[LaneName.ALERTS].put(draft)
+                    if alert.state is AlertState.CLOSED:
+                        self._tellings.pop(alert.alert_id, None)
+                    else:
+                        self._tellings[alert.alert_id] = draft
+                case AllToldAgain():
+                    for draft in self._tellings.values():
+                        self._lanes[LaneName.ALERTS].put(draft)
                 case EventHappened():
                     self._lanes[LaneName.ALERTS].put(speaker.event(change, turn.t_ms, synced))
                 case Answered():
@@ -794,32 +916,43 @@ class Engine:
             self._gather_telemetry(turn, pump)
 
     def _gather_telemetry(self, turn: _Turn, pump: _Pump) -> None:
-        if not pump.points or pump.points_since_t_ms is None:
-            return
-        stopping = self._stopping_since_t_ms is not None
-        undated = not turn.moment.synced and turn.t_ms - pump.points[0].t_ms < UNDATED_POINTS_WAIT_MS
-        due = (
-            len(pump.points) >= TELEMETRY_POINTS_MAX
-            or turn.t_ms - pump.points_since_t_ms >= SIGN_OF_LIFE_EVERY_MS
-        )
-        if not stopping and (undated or not due):
-            return
         lane = self._lanes[LaneName.TELEMETRY]
+        if pump.points_in_waiting_batch and not lane.waits(
+            self._speaker.batch_key(pump.setup.pump, pump.batch)
+        ):
+            # It has its number (or was dropped from a full lane): what is taken now goes into another.
+            self._batch_is_gone(pump, pump.points_in_waiting_batch)
+        ready = self._points_that_may_leave(turn, pump)
+        if not ready or pump.points_since_t_ms is None:
+            return
+        due = len(ready) >= TELEMETRY_POINTS_MAX or turn.t_ms - pump.points_since_t_ms >= TELEMETRY_EVERY_MS
+        if not due and self._stopping_since_t_ms is None:
+            return
         pump.points_since_t_ms = turn.t_ms
-        while pump.points:
-            batch = pump.points[:TELEMETRY_POINTS_MAX]
-            leaves_now = lane.has_room
+        while ready:
+            batch, ready = ready[:TELEMETRY_POINTS_MAX], ready[TELEMETRY_POINTS_MAX:]
+            waits = not lane.has_room
             lane.put(
                 self._speaker.telemetry(
-                    pump.setup.pump, pump.batch, batch, turn.t_ms, turn.instant.utc_ms, turn.moment.synced
+                    pump.setup.pump, pump.batch, batch, turn.moment, made_t_ms=batch[0].t_ms
                 )
             )
-            if len(batch) < TELEMETRY_POINTS_MAX and not leaves_now:
-                # It waits, and further points go into the same batch.
-                return
-            pump.batch += 1
-            pump.points = pump.points[TELEMETRY_POINTS_MAX:]
-        pump.points_since_t_ms = None
+            if waits and len(batch) < TELEMETRY_POINTS_MAX:
+                # Further points go into the same batch for as long as it has no number.
+                pump.points_in_waiting_batch = len(batch)
+            else:
+                self._batch_is_gone(pump, len(batch))
+
+    def _points_that_may_leave(self, turn: _Turn, pump: _Pump) -> list[projections.Point]:
+        """All that can be dated; and, while the clock is not set, those that have waited long enough."""
+        if turn.moment.synced or self._stopping_since_t_ms is not None:
+            return pump.points
+        return [point for point in pump.points if turn.t_ms - point.t_ms >= UNDATED_POINTS_WAIT_MS]
+
+    def _batch_is_gone(self, pump: _Pump, points: int) -> None:
+        pump.batch += 1
+        pump.points = pump.points[points:]
+        pump.points_in_waiting_batch = 0
 
     def _number_draft(self, draft: Draft, seq: int) -> bytes:
         assert self._instant is not None
@@ -828,6 +961,12 @@ class Engine:
     def _effects(self, turn: _Turn) -> Effects:
         for lane in self._lanes.values():
             lane.number(turn.t_ms)
+        dropped = self._lanes[LaneName.TELEMETRY].dropped
+        if dropped != self._batches_dropped:
+            turn.notes.append(
+                f"telemetry: {dropped - self._batches_dropped} batches dropped, nobody fetches them"
+            )
+            self._batches_dropped = dropped
         commit = self._commit(turn)
         sends = self._sends(turn)
         stopped = self._stopped(turn)
@@ -847,7 +986,7 @@ class Engine:
             bool(turn.alerts)
             or bool(turn.urgent_pumps)
             or any(lane.must_commit for lane in self._lanes.values())
-            or (self._stopping_since_t_ms == turn.t_ms)
+            or turn.must_commit
         )
         assert self._next_sign_of_life_t_ms is not None
         if not urgent and turn.t_ms < self._next_sign_of_life_t_ms:
@@ -869,6 +1008,7 @@ class Engine:
             ),
             ("next_alert", msgspec.msgpack.encode(self.book.next_number)),
             ("requests", msgspec.msgpack.encode(_Requests(answered=dict(self._answered)))),
+            ("tellings", msgspec.msgpack.encode(self._tellings)),
             ("pump/gateway", msgspec.msgpack.encode(self._gateway_inhibition.state)),
         ]
         numbered = [message for changes in lanes for message in changes.numbered]
@@ -879,19 +1019,20 @@ class Engine:
             for token, pump in self._pumps.items()
             if periodic or token in turn.urgent_pumps
         )
+        changed = tuple((name, data) for name, data in kept if self._handed_over.get(name) != data)
+        self._handed_over.update(changed)
         number = self._next_commit
         self._next_commit += 1
         self._commits_under_way[number] = _CommitUnderWay(
             seqs={name: lane.next_seq - 1 for name, lane in self._lanes.items()},
             told=self._told_when_committed,
         )
-        return Commit(number=number, alerts=tuple(turn.alerts), lanes=lanes, kept=tuple(kept))
+        return Commit(number=number, alerts=tuple(turn.alerts), lanes=lanes, kept=changed)
 
     def _sends(self, turn: _Turn) -> list[Send]:
         if not self._connected:
             return []
-        sends = [self._send(message) for message in self._loose]
-        self._loose.clear()
+        sends = [self._send(message) for message in self._introduction(turn)] if turn.connected else []
         for lane in self._lanes.values():
             sends.extend(self._send(message) for message in lane.to_send(turn.t_ms))
         utc_ms, synced = turn.instant.utc_ms, turn.moment.synced

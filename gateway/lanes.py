@@ -117,11 +117,6 @@ class Lane:
         return self._committed_seq
 
     @property
-    def sent_seq(self) -> int:
-        """Highest number sent on this connection."""
-        return self._sent_seq
-
-    @property
     def idle(self) -> bool:
         """Whether nothing is held and nothing waits."""
         return not self._held and not self._waiting
@@ -179,7 +174,10 @@ class Lane:
         return new
 
     def replace(self, seq: int, payload: bytes) -> None:
-        """Put another payload under a number whose content the broker refuses (``void``, mqtt page)."""
+        """Put another payload under a number whose content the broker refuses (``void``, mqtt page).
+
+        It is sent once it is on the card; the numbers after it wait with it.
+        """
         message = self._held.get(seq)
         if message is None:
             return
@@ -187,6 +185,7 @@ class Lane:
         self._held[seq] = voided
         self._numbered.append(voided)
         self._sent_seq = min(self._sent_seq, seq - 1)
+        self._committed_seq = min(self._committed_seq, seq - 1)
 
     def take_changes(self) -> LaneChanges:
         """What has to be written since this was last asked."""
@@ -256,7 +255,8 @@ class Lane:
 
     def confirmed(self, seq: int, t_ms: int) -> None:
         """Without a collector the broker's confirmation releases; in order, for the store keeps a prefix."""
-        self._confirmed.add(seq)
+        if seq in self._held:
+            self._confirmed.add(seq)
         while self._held and self.oldest in self._confirmed:
             self._confirmed.discard(self.oldest)
             self.receipt(self.oldest, t_ms)

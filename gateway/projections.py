@@ -19,6 +19,7 @@ from alerts.sink import Lane, Message
 from drivers.reading import PumpState, Reading
 from gateway.changes import Answered, EventHappened, OrderAnswered, PointTaken
 from gateway.core.monitor import DeliveryStatus
+from gateway.core.timeline import Moment
 from gateway.lanes import Draft
 
 CLOSED_EXPIRY_S = 7 * 24 * 3600
@@ -31,7 +32,7 @@ class Point(Struct, frozen=True, kw_only=True):
     """One telemetry point, dated only when it leaves: the clock may not have been set when it was taken."""
 
     t_ms: int
-    monotonic_ms: int | None
+    uptime_ms: int
     state: str
     rate_ml_h: float | None
     volume_ml: float | None
@@ -45,7 +46,7 @@ def point(taken: PointTaken) -> Point:
     reading = taken.reading
     return Point(
         t_ms=taken.t_ms,
-        monotonic_ms=taken.monotonic_ms,
+        uptime_ms=_uptime_ms(taken.moment),
         state=reading.state,
         rate_ml_h=reading.rate_ml_h,
         volume_ml=reading.volume_ml,
@@ -75,7 +76,7 @@ def told(before: Mapping[str, int], numbered: Iterable[Message]) -> dict[str, in
     after = dict(before)
     for message in numbered:
         place = wire.parse_topic(message.topic)
-        if place is None or place.alert_id is None:
+        if place is None or place.alert_id is None or is_void(message):
             continue
         alert = wire.decode(message.payload, wire.Alert)
         if alert.state == AlertState.CLOSED:
@@ -83,6 +84,15 @@ def told(before: Mapping[str, int], numbered: Iterable[Message]) -> dict[str, in
         else:
             after[alert.alert_id] = alert.rev
     return after
+
+
+def is_void(message: Message) -> bool:
+    """Whether this is what went in the place of a message that the broker has refused."""
+    try:
+        wire.decode(message.payload, wire.Void)
+    except wire.WireError:
+        return False
+    return True
 
 
 class Speaker(Struct, frozen=True, kw_only=True):
@@ -179,12 +189,21 @@ class Speaker(Struct, frozen=True, kw_only=True):
             retain=True,
         )
 
+    def batch_key(self, pump: str, batch: int) -> str:
+        """Under which a batch of points waits."""
+        return f"telemetry/{pump}/{self.boot}/{batch}"
+
     def telemetry(
-        self, pump: str, batch: int, points: Sequence[Point], t_ms: int, utc_ms: int, synced: bool
+        self, pump: str, batch: int, points: Sequence[Point], now: Moment, *, made_t_ms: int
     ) -> Draft:
-        """A batch of points; while it waits, the same batch with more points takes its place."""
+        """A batch of points; while it waits, the same batch with more points takes its place.
+
+        Points are dated by the machine's own clock, backwards from now: unlike the time of the rules, it does
+        not jump when the length of a power cut becomes known.
+        """
+        utc_ms, synced = now.utc_ms, now.synced
         return Draft(
-            key=f"telemetry/{pump}/{self.boot}/{batch}",
+            key=self.batch_key(pump, batch),
             topic=wire.up(self.home, "telemetry", pump=pump),
             payload=wire.encode(
                 wire.Telemetry(
@@ -197,8 +216,10 @@ class Speaker(Struct, frozen=True, kw_only=True):
                     historical=False,
                     points=tuple(
                         wire.TelemetryPoint(
-                            time=wire.UtcTime(utc_ms - (t_ms - taken.t_ms)) if synced else None,
-                            uptime_s=None if taken.monotonic_ms is None else taken.monotonic_ms / 1000,
+                            time=wire.UtcTime(utc_ms - (_uptime_ms(now) - taken.uptime_ms))
+                            if synced
+                            else None,
+                            uptime_s=taken.uptime_ms / 1000,
                             state=taken.state,
                             rate_ml_h=taken.rate_ml_h,
                             volume_ml=taken.volume_ml,
@@ -210,7 +231,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
                     ),
                 )
             ),
-            made_t_ms=points[0].t_ms,
+            made_t_ms=made_t_ms,
         )
 
     def numbered(self, draft: Draft, seq: int, t_ms: int) -> bytes:
@@ -348,6 +369,11 @@ class Speaker(Struct, frozen=True, kw_only=True):
             ),
             retain=True,
         )
+
+
+def _uptime_ms(moment: Moment) -> int:
+    assert moment.monotonic_ms is not None, "only recordings lack the machine's own clock"
+    return moment.monotonic_ms
 
 
 def _clock(synced: bool) -> wire.Clock:

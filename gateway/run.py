@@ -110,6 +110,17 @@ class Threads:
         self._threads.append(thread)
         thread.start()
 
+    def watch_others(self) -> None:
+        """A library's thread that breaks must not die in silence: it ends the gateway as one of ours does."""
+
+        def broke(arguments: threading.ExceptHookArgs) -> None:
+            name = arguments.thread.name if arguments.thread is not None else "unknown"
+            log.error("thread %s broke", name, exc_info=arguments.exc_value)
+            self.broken = arguments.exc_value or RuntimeError(f"thread {name} broke")
+            self.stopping.set()
+
+        threading.excepthook = broke
+
     def join(self, wait_s: float) -> None:
         """Ask all to end, and give them a while."""
         self.stopping.set()
@@ -301,6 +312,7 @@ class Gateway:
         if handle_signals:
             for name in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(name, self._asked_to_stop)
+        self._threads.watch_others()
         self._card.start()
         self._ports.start()
         if self._broker is not None:
@@ -322,6 +334,8 @@ class Gateway:
             happened = self._inbox.take(wait_s)
             effects = self._engine.handle(happened)
             perform(effects, self._performer)
+            if effects.show is not None:
+                self._watchdog.status(effects.show)
             for observe in self._observers:
                 observe(happened, effects)
             self._watchdog.alive()

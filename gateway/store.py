@@ -69,29 +69,27 @@ class Store:
             ) from None
         try:
             self._database = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "file is not a database" not in str(error):
-                raise StoreFailed(
-                    f"{path}: {error}. Is the folder writable, the disk full, or another gateway running?"
-                ) from None
-            self.set_aside = self._set_aside_broken_file()
-            self._database = self._open()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise StoreFailed(
+                f"{path}: {error}. Is the folder writable, the disk full, or another gateway running?"
+            ) from None
+        except sqlite3.DatabaseError:
+            self._begin_anew()
 
     def restore(self) -> Restored:
-        """Everything that was kept. Raises StoreFailed if the card cannot be read."""
+        """Everything that was kept.
+
+        What cannot be understood is set aside like a broken file. Raises StoreFailed if the card cannot be
+        read.
+        """
         try:
-            store = self._meta("store")
-            alerts = tuple(
-                msgspec.msgpack.decode(body, type=Alert)
-                for (body,) in self._database.execute("select body from alert order by alert_id")
-            )
-            lanes = {lane: self._restore_lane(lane) for lane in Lane}
-            kept = {
-                str(name): bytes(body) for name, body in self._database.execute("select name, body from kept")
-            }
-        except (sqlite3.Error, msgspec.DecodeError) as error:
+            return self._restore()
+        except sqlite3.OperationalError as error:
             raise StoreFailed(f"{self._path}: {error}") from error
-        return Restored(store=store, alerts=alerts, lanes=lanes, kept=kept, set_aside=self.set_aside)
+        except (sqlite3.DatabaseError, msgspec.DecodeError):
+            self._database.close()
+            self._begin_anew()
+            return self._restore()
 
     def commit(self, commits: Sequence[Commit]) -> None:
         """Write these commits in one transaction, in order. Raises StoreFailed, and then nothing was
@@ -137,24 +135,43 @@ class Store:
             raise
         return database
 
-    def _set_aside_broken_file(self) -> str:
+    def _begin_anew(self) -> None:
+        """Set the broken file aside and open a new one. Raises StoreFailed."""
         aside = self._path.with_name(f"{self._path.name}.broken-{secrets.token_hex(4)}")
-        self._path.rename(aside)
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                self._path.with_name(self._path.name + suffix).rename(aside.with_name(aside.name + suffix))
-        return aside.name
+        try:
+            self._path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.with_name(self._path.name + suffix).rename(
+                        aside.with_name(aside.name + suffix)
+                    )
+            self._database = self._open()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreFailed(
+                f"{self._path} cannot be read, and not be set aside either ({error}). Is the folder writable?"
+            ) from None
+        self.set_aside = aside.name
 
-    def _meta(self, name: str) -> str:
+    def _restore(self) -> Restored:
+        store = self._meta("store")
+        if store is None:
+            raise sqlite3.DatabaseError("'store' is missing in table meta")
+        alerts = tuple(
+            msgspec.msgpack.decode(body, type=Alert)
+            for (body,) in self._database.execute("select body from alert order by alert_id")
+        )
+        lanes = {lane: self._restore_lane(lane) for lane in Lane}
+        kept = {
+            str(name): bytes(body) for name, body in self._database.execute("select name, body from kept")
+        }
+        return Restored(store=store, alerts=alerts, lanes=lanes, kept=kept, set_aside=self.set_aside)
+
+    def _meta(self, name: str) -> str | None:
         row = self._database.execute("select value from meta where name = ?", (name,)).fetchone()
-        if row is None:
-            raise StoreFailed(f"{self._path}: {name!r} is missing in table meta")
-        return str(row[0])
+        return None if row is None else str(row[0])
 
     def _restore_lane(self, lane: Lane) -> LaneKept:
-        row = self._database.execute(
-            "select value from meta where name = ?", (f"next_seq/{lane}",)
-        ).fetchone()
+        next_seq = self._meta(f"next_seq/{lane}")
         numbered = tuple(
             msgspec.msgpack.decode(body, type=Message)
             for (body,) in self._database.execute(
@@ -167,7 +184,7 @@ class Store:
                 "select place, body from waiting where lane = ? order by place", (lane,)
             )
         )
-        return LaneKept(next_seq=int(row[0]) if row else 1, numbered=numbered, waiting=waiting)
+        return LaneKept(next_seq=int(next_seq or 1), numbered=numbered, waiting=waiting)
 
     def _write(self, commit: Commit) -> None:
         execute = self._database.execute

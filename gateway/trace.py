@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from alerts.mqtt import BrokerConfirmed, BrokerMessage
 from msgspec import Struct
 
 from alerts import wire
 from alerts.alert import Reason
+from alerts.mqtt import BrokerConfirmed, BrokerMessage
 from alerts.sink import Lane, Message
 from gateway.effects import Effects
 from gateway.inputs import Committed, FromBroker, Input
@@ -95,6 +95,9 @@ class Tracer:
             return []
         reached: list[Milestone] = []
         while self._unreceipted and next(iter(self._unreceipted)) <= receipt.alerts:
+            number = wire.decode_number(next(iter(self._unreceipted.values())).payload)
+            if number is None or number.store != receipt.store:
+                break
             _, message = self._unreceipted.popitem(last=False)
             reached.extend(_about("receipt", time, message))
         return reached

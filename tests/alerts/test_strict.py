@@ -65,11 +65,11 @@ def test_a_file_without_a_mistake_is_read_into_frozen_structs():
         ('home = "h"\npump = 3', "plant.toml: pump: found 3; expected array, got int."),
         (
             'home = "h"\n[[pump]]\nid = "a"\n[[pump]]\nid = "b"\nfamily = "alariss"',
-            "plant.toml: pump[1].family: 'alariss' is not known; known are alaris, dummy",
+            "plant.toml: pump[2].family: 'alariss' is not known; known are alaris, dummy",
         ),
         (
             'home = "h"\n[[pump]]\nid = "a"\nbaud = 1',
-            "plant.toml: pump[0].baud: found 1; expected int >= 300.",
+            "plant.toml: pump[1].baud: found 1; expected int >= 300.",
         ),
         (
             'home = "h"\n[spare]\nid = "a"\nfamly = "dummy"',
@@ -91,7 +91,7 @@ def test_a_mistake_is_one_sentence_that_names_the_place(text: str, sentence: str
 
 def test_all_mistakes_are_told_at_once():
     found = problems_of('hom = "h"\nurgency = 1\n[[pump]]\nid = "NO"\nbaud = "fast"')
-    assert [line.split(": ")[1] for line in found] == ["hom", "urgency", "pump[0].id", "pump[0].baud", "home"]
+    assert [line.split(": ")[1] for line in found] == ["hom", "urgency", "pump[1].id", "pump[1].baud", "home"]
 
 
 def test_values_that_contradict_each_other_are_told_by_the_struct_itself():

@@ -172,7 +172,7 @@ def test_a_gateway_configuration_is_judged_as_one(capsys, tmp_path):
     assert (status, line["errors"]) == (0, [])
     status, (line,), _ = checked(capsys, "--json", written(tmp_path, GATEWAY.replace("alaris", "alariss")))
     assert status == 1
-    assert [error["key"] for error in line["errors"]] == ["pump[0].family"]
+    assert [error["key"] for error in line["errors"]] == ["pump[1].family"]
 
 
 def test_a_dashboard_configuration_is_judged_as_one(capsys, tmp_path):
