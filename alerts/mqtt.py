@@ -78,7 +78,7 @@ class MqttConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class BrokerConnected(Struct, frozen=True, kw_only=True):
-    """The way out is open. ``maximum_packet_size`` in bytes, if the broker has one."""
+    """The way is open in both directions. ``maximum_packet_size`` in bytes, if the broker has one."""
 
     session_present: bool
     maximum_packet_size: int | None = None
@@ -256,6 +256,7 @@ class _Connection:
         self._session_expiry_s = session_expiry_s
         self._say = say
         self._up = False
+        self._connected: BrokerConnected | None = None
         self._over = threading.Event()
         self._end: BrokerLost | BrokerRefused | None = None
         self._last_error = ""
@@ -344,12 +345,21 @@ class _Connection:
             self._end = BrokerRefused(reason=why_refused(reason_code, client.username, self._config))
             return
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", None)
+        self._connected = BrokerConnected(
+            session_present=flags.session_present, maximum_packet_size=self._packet_bytes_max
+        )
         if self._subscriptions:
             client.subscribe(self._subscriptions)
-        self._up = True
-        self._say(
-            BrokerConnected(session_present=flags.session_present, maximum_packet_size=self._packet_bytes_max)
-        )
+        if flags.session_present or not self._subscriptions:
+            # A kept session has its subscriptions already, and its messages come at once.
+            self._come_up()
+
+    def _come_up(self) -> None:
+        """The way is open in both directions: what comes from now on reaches us."""
+        assert self._connected is not None
+        if not self._up:
+            self._up = True
+            self._say(self._connected)
 
     def _on_disconnect(
         self,
@@ -403,6 +413,7 @@ class _Connection:
                     topic,
                     code,
                 )
+        self._come_up()
 
     def _on_log(self, client: paho.Client, userdata: Any, level: int, text: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR:

@@ -26,6 +26,8 @@ SESSION_EXPIRY_S = 7 * 24 * 3600
 """How long the broker keeps for us what comes while we are away (mqtt page, "Rules for the broker")."""
 USERNAME = "dashboard"
 
+log = logging.getLogger("dripwatch.dashboard")
+
 
 class CannotStart(Exception):
     """A sentence for the person who has started it."""
@@ -102,22 +104,20 @@ def _serve(config: DashboardConfig, is_traced: bool) -> int:
             ssl_keyfile=config.web.tls_key_file,
         )
     )
-    ended_well = threading.Event()
+    broken = threading.Event()
 
-    def take_in() -> None:
-        try:
-            desk.run(lambda: server.should_exit)
-            ended_well.set()
-        finally:
-            # Pages that nobody brings up to date any more are worse than none.
-            server.should_exit = True
-            audience.close()
-
-    desk_thread = threading.Thread(target=take_in, name="desk")
-
-    def stop(_signal: int, _frame: object) -> None:
+    def stop(_signal: int = 0, _frame: object = None) -> None:
         server.should_exit = True
         audience.close()
+
+    def broke(arguments: threading.ExceptHookArgs) -> None:
+        # Pages that nobody brings up to date any more are worse than none.
+        log.error("a thread broke, so the dashboard ends", exc_info=arguments.exc_value)
+        broken.set()
+        stop()
+
+    threading.excepthook = broke
+    desk_thread = threading.Thread(target=desk.run, args=(lambda: server.should_exit,), name="desk")
 
     # uvicorn raises the signal again when it has ended; this makes that a clean end.
     signal.signal(signal.SIGTERM, stop)
@@ -134,7 +134,7 @@ def _serve(config: DashboardConfig, is_traced: bool) -> int:
         client.stop(None)
         desk_thread.join()
         store.close()
-    return 0 if ended_well.is_set() else 1
+    return 1 if broken.is_set() else 0
 
 
 def _listener(config: DashboardConfig) -> socket.socket:
