@@ -162,8 +162,9 @@ class _Pump:
         self.reading: Reading | None = None
         self.reading_t_ms: int | None = None
         self.port_open = False
-        self.gap_before_next_reading = False
-        """Nobody knows how much time lies between the last reading and the next."""
+        self.gap_before_next_reading = GapKind.NONE
+        """Of unknown length: nobody knows how much time lies between the last reading and the next."""
+        self.timers_wait_until_t_ms = 0
         self.garbled_since_t_ms: int | None = None
         self.garbled = _is_open(self.inhibition, Kind.GARBLED_LINK)
         self.wrong_pump = setup.serial_number is not None and _is_open(self.inhibition, Kind.WRONG_PUMP)
@@ -197,6 +198,22 @@ class _Pump:
         if self.reading_t_ms is not None and t_ms - self.reading_t_ms <= silent_after_ms:
             return "up"
         return "garbled" if self.garbled_since_t_ms is not None else "silent"
+
+    def meets_gap(self, instant: Instant) -> None:
+        """A restart has left a gap of unknown length, or its length has become known.
+
+        Time that was added passed while nobody could see it: it is no silence of the pump. So its timers wait
+        until it has been heard again, or has been silent for as long as it may be.
+        """
+        if instant.gap in (GapKind.RESTART_UNKNOWN, GapKind.RESTART_RESOLVED):
+            self.gap_before_next_reading = instant.gap
+        if instant.gap is GapKind.RESTART_RESOLVED and self.setup.prescription is not None:
+            self.timers_wait_until_t_ms = instant.t_ms + self.setup.prescription.limits.no_data_after_ms
+
+    def next_wake_t_ms(self) -> int | None:
+        """When a timer of the watch over this pump is up."""
+        wake_t_ms = self.monitor.next_wake_t_ms()
+        return None if wake_t_ms is None else max(wake_t_ms, self.timers_wait_until_t_ms)
 
     def age_ms(self, t_ms: int) -> int | None:
         """Age of the newest reading."""
@@ -399,8 +416,7 @@ class Engine:
         if instant.stepped_ms or instant.gap is not GapKind.NONE:
             for pump in self._pumps.values():
                 self._found(turn, pump, pump.monitor.step(instant, None))
-                if instant.gap in (GapKind.RESTART_UNKNOWN, GapKind.RESTART_RESOLVED):
-                    pump.gap_before_next_reading = True
+                pump.meets_gap(instant)
             # Said once; what else happens at this instant happens at an ordinary one.
             turn.instant = msgspec.structs.replace(instant, gap=GapKind.NONE, stepped_ms=0)
         return turn
@@ -511,9 +527,10 @@ class Engine:
         pump.reading = reading
         pump.reading_t_ms = turn.t_ms
         instant = turn.instant
-        if pump.gap_before_next_reading and reading.state is not PumpState.UNKNOWN:
-            pump.gap_before_next_reading = False
-            instant = msgspec.structs.replace(instant, gap=GapKind.RESTART_UNKNOWN)
+        if reading.state is not PumpState.UNKNOWN:
+            instant = msgspec.structs.replace(instant, gap=pump.gap_before_next_reading)
+            pump.gap_before_next_reading = GapKind.NONE
+            pump.timers_wait_until_t_ms = 0
         self._found(turn, pump, pump.monitor.step(instant, reading))
         turn.changes.append(
             PointTaken(
@@ -847,7 +864,7 @@ class Engine:
 
     def _timers(self, turn: _Turn) -> None:
         for pump in self._pumps.values():
-            wake_t_ms = pump.monitor.next_wake_t_ms()
+            wake_t_ms = pump.next_wake_t_ms()
             if wake_t_ms is not None and wake_t_ms <= turn.t_ms:
                 self._found(turn, pump, pump.monitor.step(turn.instant, None))
             self._watch_the_link(turn, pump)
@@ -1116,7 +1133,7 @@ class Engine:
 
     def _wake_in_ms(self, turn: _Turn) -> int:
         wakes: list[int | None] = [turn.t_ms + 1_000, self._next_sign_of_life_t_ms, self.book.next_due_t_ms()]
-        wakes.extend(pump.monitor.next_wake_t_ms() for pump in self._pumps.values())
+        wakes.extend(pump.next_wake_t_ms() for pump in self._pumps.values())
         wakes.extend(
             session.next_due_ms()
             for port, session in self._sessions.items()
