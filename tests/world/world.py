@@ -13,13 +13,12 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from alerts.mqtt import BrokerConfirmed, BrokerConnected, BrokerEvent, BrokerLost, BrokerMessage
-
 from alerts import wire
 from alerts.dashboard.clock import Clock
 from alerts.dashboard.desk import Acknowledge, Desk
 from alerts.dashboard.store import Notice
 from alerts.dashboard.store import Store as CollectorStore
+from alerts.mqtt import BrokerConfirmed, BrokerConnected, BrokerEvent, BrokerLost, BrokerMessage
 from alerts.sink import Message
 from drivers import families
 from gateway.core.order import parse_order
