@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alerts.lifecycle import life_table_markdown
 from tests.architecture.house import ROOT
 
 HEAD = "dripwatch/"
@@ -120,3 +121,7 @@ def test_a_folder_may_say_that_there_is_more_in_it(real: Path) -> None:
     (real / "gateway/core/assess.py").touch()
     tree = A_TREE.replace("│   │   └── monitor.py", "│   │   ├── ...\n│   │   └── monitor.py")
     assert differences(paths_in(tree), real) == []
+
+
+def test_the_life_of_an_alert_in_the_readme_is_the_one_in_the_code() -> None:
+    assert life_table_markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
