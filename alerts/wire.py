@@ -1,8 +1,8 @@
 """Topics and payloads of MQTT, both directions, version 1 (MQTT page).
 
 One struct for each payload, read and written by the same definition: ``encode`` makes the bytes, ``decode``
-reads them or raises WireError, which names the field. Unknown fields are ignored. An unknown kind, reason or
-state is kept as its text. Missing or null means not reported.
+reads them or raises WireError, which names the field. Unknown fields are ignored. An unknown kind, reason,
+state, priority or urgency is kept as its text. Missing or null means not reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from alerts import alert as life
-from alerts.condition import Priority, Urgency
 from alerts.sink import Lane
 
 MAX_READ_BYTES = 64 * 1024
@@ -139,7 +138,6 @@ def parse_topic(topic: str) -> Topic | None:
 _MOST = 2**53 - 1  # above it JSON readers disagree about whole numbers
 Count = Annotated[int, Meta(ge=0, le=_MOST)]
 Seq = Annotated[int, Meta(ge=1, le=_MOST)]
-Text = Annotated[str, Meta(max_length=4_000)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Token = Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$")]
 
@@ -254,7 +252,7 @@ class State(_FromHome, frozen=True, kw_only=True, tag="dripwatch.state/1"):
     occlusion_blind_s: float | None = None
     occurrence: Occurrence | None = None
     absence: AbsenceNow | None = None
-    urgency: Urgency | None = None
+    urgency: str | None = None
     origin: str
     driver_status: str
     reading_age_s: float | None = None
@@ -298,9 +296,10 @@ class Alert(Struct, frozen=True, kw_only=True, tag_field="schema", tag="dripwatc
     code: str | None = None
     state: str
     reason: str
-    priority: Priority
+    priority: str | None = None
+    """One of ``Priority``; any other, and none, is shown as the highest, never dropped."""
     level: Count = 0
-    urgency: Urgency
+    urgency: str | None = None
     time: UtcTime
     since: UtcTime | None = None
     raised: UtcTime
@@ -312,7 +311,7 @@ class Alert(Struct, frozen=True, kw_only=True, tag_field="schema", tag="dripwatc
     seq: Seq
     expected_ml: float | None = None
     delivered_ml: float | None = None
-    message: Text = ""
+    message: str = ""
     acknowledged: Acknowledged | None = None
 
 
@@ -320,7 +319,7 @@ class Event(_Durable, frozen=True, kw_only=True, tag="dripwatch.event/1"):
     """``event``: what happened, and is no alert."""
 
     kind: str
-    message: Text = ""
+    message: str = ""
     code: str | None = None
     expected_ml: float | None = None
     delivered_ml: float | None = None
@@ -343,7 +342,7 @@ class OrderAnswer(_Durable, frozen=True, kw_only=True, tag="dripwatch.order/1"):
     sha256: str
     accepted: bool
     reason: str | None = None
-    message: Text = ""
+    message: str = ""
     in_force: OrderInForce | None = None
     waiting: OrderInForce | None = None
     ended: tuple[str, ...] = ()
@@ -429,7 +428,7 @@ class Absence(_FromPerson, frozen=True, kw_only=True, tag="dripwatch.absence/1")
 
     what: AbsenceWhat
     for_s: Annotated[float, Meta(gt=0)]
-    reason: Text = ""
+    reason: str = ""
 
 
 class Resync(_FromPerson, frozen=True, kw_only=True, tag="dripwatch.resync/1"):

@@ -275,6 +275,19 @@ _PRIORITY_WORDS = {
     Priority.LOW: "Low",
     Priority.INFO: "Information",
 }
+
+
+def priority(text: str | None) -> Priority:
+    """The priority of an alert; one that is not known, or not said, is the highest."""
+    return Priority(text) if text in set(Priority) else Priority.HIGH
+
+
+def priority_words(text: str | None) -> str:
+    """How a priority is said; one that is not known as its text, with the highest, as which it counts."""
+    found = _PRIORITY_WORDS[priority(text)]
+    return found if text in set(Priority) else f"{found} ({text or 'priority not given'})"
+
+
 _STATE_ORDER = {"active": 0, "acknowledged": 1, "latched": 2}
 _REFUSALS = {
     "stale_rev": "it has become worse or has been told again since this page showed it. Look at it as it "
@@ -330,8 +343,8 @@ def alert_row(board: Board, name: str, known: KnownAlert, now_ms: int) -> AlertR
         rev=newest.rev,
         kind=newest.kind,
         code=newest.code.replace("_", " ") if newest.code else None,
-        priority=newest.priority,
-        priority_words=_PRIORITY_WORDS[newest.priority],
+        priority=priority(newest.priority),
+        priority_words=priority_words(newest.priority),
         title=title(newest.kind),
         message=newest.message,
         state=newest.state,
@@ -493,7 +506,7 @@ def history_entry(message: wire.Alert) -> HistoryEntry:
         rev=message.rev,
         utc_ms=message.time.utc_ms,
         what=reason_words(message.reason, message.state).capitalize(),
-        priority_words=_PRIORITY_WORDS[message.priority],
+        priority_words=priority_words(message.priority),
         level_words=level_words(message.level),
         message=message.message,
         acknowledged=_who(message) if message.reason == Reason.ACKNOWLEDGED else None,
@@ -549,7 +562,8 @@ def _urgency(home: KnownHome) -> Urgency:
     urgencies = []
     for known in home.pumps.values():
         if known.state is not None:
-            urgencies.append(known.state.urgency or Urgency.VITAL)
+            said = known.state.urgency
+            urgencies.append(Urgency(said) if said in set(Urgency) else Urgency.VITAL)
     return catalogue.highest_urgency(urgencies)
 
 

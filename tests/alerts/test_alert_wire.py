@@ -120,7 +120,7 @@ class TestTheAlert:
         newer = json.loads(EXAMPLE) | {"kind": "leak", "reason": "nudged", "state": "parked", "colour": "red"}
         found = decode(json.dumps(newer).encode(), AlertPayload)
         assert (found.kind, found.reason, found.state) == ("leak", "nudged", "parked")
-        assert found.priority is Priority.MEDIUM
+        assert found.priority == Priority.MEDIUM
 
     def test_says_when_the_clock_could_not_be_trusted(self):
         made = alert_payload(FIRST, clock_synced=False, boot="b", store="s", seq=1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alerts import wire
 from alerts.alert import AlertState
-from alerts.condition import Urgency
+from alerts.condition import Priority, Urgency
 from alerts.dashboard import views
 from alerts.dashboard.board import (
     Arrived,
@@ -344,6 +344,19 @@ def test_a_kind_and_a_state_that_are_not_known_are_shown_as_their_text_and_never
     assert (world.rows[0].title, world.rows[0].state_words) == ("a_new_kind", "a_new_state")
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [("crisis", "HIGH (crisis)"), (None, "HIGH (priority not given)"), ("", "HIGH (priority not given)")],
+)
+def test_a_priority_that_is_not_known_is_shown_as_the_highest(said: str | None, words: str) -> None:
+    world = World()
+    world.hear(
+        world.home.alert(1, 1, priority="medium"), world.home.alert(2, 1, priority=said, urgency="at_once")
+    )
+    assert [row.alert_id for row in world.rows] == ["a-s-1-2", "a-s-1-1"]
+    assert (world.rows[0].priority, world.rows[0].priority_words) == (Priority.HIGH, words)
+
+
 def test_an_alert_of_a_silent_home_says_that_it_may_have_changed() -> None:
     world = World()
     world.hear(world.home.alert(1, 1), world.home.beat((("a-s-1-1", 1),)))
@@ -441,7 +454,7 @@ def test_an_old_refusal_goes_when_the_gateway_has_confirmed_an_acknowledgement()
 
 @pytest.mark.parametrize(
     ("urgency", "after_min"),
-    [("vital", 5), ("critical", 15), ("timed", 30), ("routine", 60), (None, 5)],
+    [("vital", 5), ("critical", 15), ("timed", 30), ("routine", 60), (None, 5), ("at_once", 5)],
 )
 def test_a_home_is_unreachable_after_a_time_by_its_urgency(urgency: str | None, after_min: int) -> None:
     world = World()
@@ -451,7 +464,7 @@ def test_a_home_is_unreachable_after_a_time_by_its_urgency(urgency: str | None, 
     world.clock.pass_s(1)
     incident = views.unreachable(world.board, world.clock.now_ms())[0]
     assert incident.homes == ("h-1",)
-    assert incident.urgency == Urgency(urgency or "vital")
+    assert incident.urgency == (Urgency(urgency) if urgency in set(Urgency) else Urgency.VITAL)
 
 
 def test_a_routine_home_with_nothing_running_or_due_may_be_silent() -> None:
