@@ -232,15 +232,17 @@ def _refuse_lines_that_cannot_be(pumps: tuple[PumpConfig, ...], refuse: Refuse) 
     for index, pump in enumerate(pumps, start=1):
         lines.setdefault(pump.port, []).append((index, pump))
     for on_line in lines.values():
-        first, one = on_line[0]
-        for index, pump in on_line[1:]:
-            for name in ("family", "baud"):
-                here, there = getattr(pump, name), getattr(one, name)
-                if here != there:
-                    refuse(
-                        f"pump[{index}].{name}",
-                        f"{here!r} differs from {there!r} of pump[{first}] on the same port; give one",
-                    )
+        (first, one), *others = on_line
+        differences = [
+            (f"pump[{index}].{name}", getattr(pump, name), getattr(one, name))
+            for index, pump in others
+            for name in ("family", "baud")
+            if getattr(pump, name) != getattr(one, name)
+        ]
+        for key, here, there in differences:
+            refuse(key, f"{here!r} differs from {there!r} of pump[{first}] on the same port; give one")
+        if differences:
+            continue
         expected = [PumpOnLine(pump=pump.pump, address=pump.address) for _, pump in on_line]
         try:
             families.find(one.family).open_session(expected)
