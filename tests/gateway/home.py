@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,14 @@ class Home:
         order: str | None = None,
         serial_number: str | None = None,
         collector: str = "main",
+        observe: Callable[[Input, Effects], None] = lambda happened, effects: None,
     ) -> None:
         self.card = folder / "dripwatch.sqlite"
         self.pumps = pumps
         self.order = order
         self.serial_number = serial_number
         self.collector = collector
+        self._observe = observe
         self.now_ms = 0
         self.clock_error_ms = 0
         self.synced = True
@@ -156,7 +159,9 @@ class Home:
     def put(self, kind: type[Input], **fields: Any) -> Effects:
         """Something happens, a millisecond later; what follows from it is performed."""
         self.now_ms += 1
-        effects = self.engine.handle(kind(moment=self.moment, **fields))  # type: ignore[operator]
+        happened = kind(moment=self.moment, **fields)  # type: ignore[operator]
+        effects = self.engine.handle(happened)
+        self._observe(happened, effects)
         self.notes.extend(effects.notes)
         self.shown.extend([] if effects.show is None else [effects.show])
         self.sends.extend(effects.sends)
