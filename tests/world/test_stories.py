@@ -93,3 +93,91 @@ def test_power_cut_at_every_effect_boundary_leaves_the_alert_on_the_board_exactl
         assert len(world.board.of_kind("occlusion")) == 1, f"boundary {boundary}\n{world.board.in_words()}"
         assert len(world.board.of_kind("monitoring_interrupted")) == something_was_kept
         told_once_and_completely(world)
+
+
+def sent_alerts(world: World) -> list[int | None]:
+    return [message.seq for message in world.broker.delivered if message.lane is Lane.ALERTS]
+
+
+def test_a_receipt_that_is_lost_has_everything_sent_again_and_nothing_shown_twice(tmp_path):
+    world = World(tmp_path, "occlusion")
+    world.broker.loses_receipts = True
+    world.home.power_on()
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=30)
+    world.run_for(100)
+    assert sent_alerts(world).count(1) > 2
+    assert len(world.board.of_kind("occlusion")) == 1
+    world.broker.loses_receipts = False
+    world.run_for(35)
+    before = sent_alerts(world)
+    world.run_for(100)
+    assert not set(sent_alerts(world)[len(before) :]) & set(before), "what has its receipt is not sent again"
+    told_once_and_completely(world)
+
+
+def test_a_broker_that_doubles_everything_doubles_no_alert(tmp_path):
+    world = World(tmp_path, "occlusion")
+    world.broker.doubles = True
+    world.home.power_on()
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=30)
+    world.board.acknowledge(world.board.of_kind("occlusion")[0])
+    world.run_for(60)
+    assert [(alert.rev, alert.state) for alert in world.board.of_kind("occlusion")] == [(2, "acknowledged")]
+    told_once_and_completely(world)
+
+
+def test_what_a_broker_has_confirmed_and_forgotten_still_arrives(tmp_path):
+    world = World(tmp_path, "occlusion")
+    world.home.power_on()
+    world.run_for(5)
+    world.broker.forgets = True
+    world.run_for(20)
+    assert world.home.engine.book.open
+    assert world.board.of_kind("occlusion") == []
+    world.broker.forgets = False
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=31)
+    world.run_for(35)
+    told_once_and_completely(world)
+
+
+def test_an_acknowledgement_survives_a_power_cut_and_is_not_asked_for_again(tmp_path):
+    world = World(tmp_path, "occlusion")
+    world.home.power_on()
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=30)
+    world.board.acknowledge(world.board.of_kind("occlusion")[0])
+    world.run_until(lambda: world.board.of_kind("occlusion")[0].state == "acknowledged", within_s=2)
+    world.home.cut_power()
+    world.after(20_000, world.home.power_on)
+    world.run_for(60)
+    (alert,) = world.board.of_kind("occlusion")
+    assert (alert.state, alert.acknowledged.by) == ("acknowledged", "nurse-07")
+    assert world.home.engine.book.open[alert.alert_id].acknowledged.by == "nurse-07"
+    told_once_and_completely(world)
+
+
+@pytest.mark.parametrize("step_s", [-7_200, -90, 90, 7_200])
+def test_a_wall_clock_that_is_set_while_all_goes_well_raises_nothing(tmp_path, step_s):
+    world = World(tmp_path, "steady")
+    world.home.power_on()
+    world.run_for(300)
+    world.home.clock_error_ms = step_s * 1_000
+    world.run_for(300)
+    assert world.board.alerts == []
+    told_once_and_completely(world)
+
+
+def test_a_first_boot_without_a_clock_tells_an_occlusion_as_soon_and_accuses_nobody_when_the_clock_is_set(
+    tmp_path,
+):
+    world = World(tmp_path, "occlusion")
+    world.home.clock_is_set, world.home.clock_error_ms = False, -300 * 86_400_000
+    world.home.power_on()
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=30)
+    alert = world.board.of_kind("occlusion")[0]
+    assert (alert.clock, alert.state) == ("unsynced", "active")
+    world.board.acknowledge(alert)
+    world.run_until(lambda: world.board.of_kind("occlusion")[0].state == "acknowledged", within_s=2)
+    world.home.clock_is_set, world.home.clock_error_ms = True, 0
+    world.run_for(60)
+    assert {alert.kind for alert in world.board.alerts} == {"occlusion"}
+    told_once_and_completely(world)

@@ -122,6 +122,9 @@ class Home:
         self.store: Store | None = None
         self.starts = 0
         self.commits = 0
+        self.clock_error_ms = 0
+        """By how much the machine's wall clock is wrong."""
+        self.clock_is_set = True
         self._booted_ms = 0
         self._monotonic_at_boot_ms = 0
         self._wake = count()
@@ -186,8 +189,8 @@ class Home:
     def moment(self) -> Moment:
         return Moment(
             monotonic_ms=self._monotonic_at_boot_ms + self.world.now_ms - self._booted_ms,
-            utc_ms=BEGINNING_UTC_MS + self.world.now_ms,
-            synced=True,
+            utc_ms=BEGINNING_UTC_MS + self.world.now_ms + self.clock_error_ms,
+            synced=self.clock_is_set,
             boot=f"machine-{self.starts}",
         )
 
@@ -278,6 +281,11 @@ class Broker:
         self.gateway_connected = False
         self.retained: dict[str, Message] = {}
         self.delivered: list[Message] = []
+        self.doubles = False
+        """Hands out each message twice, as QoS 1 allows."""
+        self.forgets = False
+        """Confirms, and is killed before it has handed out or written anything, as Mosquitto may be."""
+        self.loses_receipts = False
 
     def gateway_comes(self) -> None:
         self.world.home.soon(50, self._connect)
@@ -302,10 +310,8 @@ class Broker:
         def arrive() -> None:
             if not self.reachable:
                 return
-            if send.message.retain:
-                self.retained[send.message.topic] = send.message
-            self.delivered.append(send.message)
-            self.world.board.arrived(send.message, retained=False)
+            if not self.forgets:
+                self._hand_out(send.message)
             if send.message.qos:
                 self.world.home.soon(
                     self.network_ms,
@@ -314,7 +320,16 @@ class Broker:
 
         self.world.after(self.network_ms, arrive)
 
+    def _hand_out(self, message: Message) -> None:
+        if message.retain:
+            self.retained[message.topic] = message
+        for _ in range(2 if self.doubles else 1):
+            self.delivered.append(message)
+            self.world.board.arrived(message, retained=False)
+
     def to_gateway(self, topic: str, payload: bytes) -> None:
+        if self.loses_receipts and topic.endswith("/receipt"):
+            return
         if self.reachable and self.gateway_connected:
             self.world.home.soon(
                 self.network_ms,
