@@ -11,6 +11,7 @@ from gateway.core.assess import RateVerdict
 from gateway.core.case import CONFIRMING_READINGS, DELIVERING_STATES, Case
 from gateway.core.counter import MS_PER_HOUR, CounterFall, delivered_across_fall
 from gateway.core.delivery import (
+    REFERENCES,
     STROKE_VARIANCE,
     DayVolume,
     Deviation,
@@ -27,9 +28,13 @@ from gateway.core.rates import Rates
 DECIDABLE_SHIFT = 0.2
 """The verdict is "too early" until a shift this far beyond the tolerance would have been found."""
 STANDSTILL_SHARE = 0.8
-"""A deficit is a standstill if this much of it arose since the counter last moved."""
+"""A deficit is a standstill if this much of it arose since the counter last moved, ..."""
 OVERDUE_COUNTS = 1.4
-"""A counter stands still when this many counts are due and none has come; before that it may be slow."""
+"""... and this many counts are due and none has come; before that the counter may be slow."""
+STANDSTILL_COUNTS = 5.0
+"""With so many counts due and none come it stands still, whatever was missing before."""
+STOPPING_SHARE = 0.75
+"""With less than this of what was due in the last interval the pump may have stopped within it."""
 
 _COUNTING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO})
 
@@ -239,6 +244,8 @@ class Volumes:
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
         counter_ml = self._case.expected.counter_ml
+        at_most_ml = delivered_ml + counter_ml + self._case.expected.ripple_ml
+        occurrence.counted_share = at_most_ml / low_ml if low_ml > 0 else 1.0
         if delivered_ml > 0:
             occurrence.uncounted_ml = 0.0
             occurrence.counted_t_ms = t_ms
@@ -292,6 +299,8 @@ class Volumes:
             bank.under_ml = [
                 min(value, threshold / 2) for value, threshold in zip(bank.under_ml, thresholds, strict=True)
             ]
+        if self._stands_still(occurrence, thresholds):
+            self._no_delivery(occurrence, t_ms)
         if occurrence.under is None:
             deficit = bank.too_little(thresholds)
             if deficit is not None:
@@ -347,22 +356,37 @@ class Volumes:
             self._thresholds = thresholds_ml(rate_ml_h * 1.05, self._case.expected, self._case.poll_ms)
         return self._thresholds
 
+    def _stands_still(self, occurrence: Occurrence, thresholds: tuple[float, ...]) -> bool:
+        """Whether what is missing since the counter last moved is by itself enough to say so."""
+        pump = self._case.expected
+        standing_ml = occurrence.uncounted_ml
+        edge = 1 - self._case.limits.tolerance
+        return standing_ml >= STANDSTILL_COUNTS * pump.counter_ml + pump.ripple_ml and any(
+            standing_ml * (edge - reference) > threshold
+            for reference, threshold in zip(REFERENCES, thresholds, strict=True)
+        )
+
     def _too_little(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
         """Much less has been counted than was prescribed: does the counter move slowly, or not at all?
 
-        At a low rate both look the same until the next count is well overdue: so long nothing is said.
+        At a low rate both look the same until the next count is well overdue: so long nothing is said. At a
+        high one the pump may have come to a stop within the last interval: the next readings decide.
         """
+        pump = self._case.expected
         standing_ml = occurrence.uncounted_ml * (1 - self._case.limits.tolerance - deficit.reference)
-        if standing_ml < STANDSTILL_SHARE * deficit.value_ml:
-            self._under_infusion(occurrence, deficit, t_ms)
-            return
-        if (
-            occurrence.uncounted_ml
-            < OVERDUE_COUNTS * self._case.expected.counter_ml + self._case.expected.ripple_ml
+        mostly_standing = standing_ml >= STANDSTILL_SHARE * deficit.value_ml
+        if mostly_standing and occurrence.uncounted_ml >= OVERDUE_COUNTS * pump.counter_ml + pump.ripple_ml:
+            self._no_delivery(occurrence, t_ms)
+        elif mostly_standing or (
+            occurrence.counted_share < STOPPING_SHARE and occurrence.suspected_readings < CONFIRMING_READINGS
         ):
             occurrence.suspected = occurrence.suspected or deficit
-            return
-        occurrence.suspected = None
+            occurrence.suspected_readings += 1
+        else:
+            self._under_infusion(occurrence, deficit, t_ms)
+
+    def _no_delivery(self, occurrence: Occurrence, t_ms: int) -> None:
+        self._forget_suspicion(occurrence)
         self._case.findings.present(
             Kind.NO_DELIVERY,
             t_ms,
@@ -372,8 +396,12 @@ class Volumes:
             since_t_ms=occurrence.counted_t_ms,
         )
 
-    def _under_infusion(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
+    def _forget_suspicion(self, occurrence: Occurrence) -> None:
         occurrence.suspected = None
+        occurrence.suspected_readings = 0
+
+    def _under_infusion(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
+        self._forget_suspicion(occurrence)
         if self._case.findings.is_present(Kind.NO_DELIVERY):
             return
         took_ms = max(occurrence.tau_ms - deficit.since.tau_ms, 2 * self._case.poll_ms)

@@ -361,6 +361,48 @@ class TestVolume:
             within_s=60,
         )
 
+    @pytest.mark.parametrize("stopped_at", ["2:00:00", "2:00:01", "2:00:02", "2:00:03", "2:00:04"])
+    @pytest.mark.parametrize("rate_ml_h", [3, 30, 125, 600])
+    def test_wherever_within_a_poll_a_pump_stops_it_is_no_delivery(
+        self, rate_ml_h: int, stopped_at: str
+    ) -> None:
+        ward = live(
+            continuous(rate_ml_h, 24, limits=LIMITS, pump=PUMP),
+            f"""
+            -0:10         idle
+             0:00         running  rate={rate_ml_h}
+             {stopped_at}  running  rate={rate_ml_h}   flow=0
+            """,
+            until="2:10",
+        )
+        must_be_told(ward, "2:00 no_delivery", within_s=60)
+
+    def test_a_pump_that_is_slow_and_then_stops_is_told_for_both(self) -> None:
+        ward = live(
+            A_DAY_AT_10,
+            """
+            -0:10  idle
+             0:00  running  rate=10
+             2:00  running  rate=10   flow=5
+             2:20  running  rate=10   flow=0
+            """,
+            until="2:30",
+        )
+        must_be_told(ward, "2:00 under_infusion\n2:20 no_delivery", within_s=60)
+
+    @pytest.mark.parametrize("flow_ml_h", [0.5, 1, 2])
+    def test_a_coarse_counter_of_a_slow_pump_is_never_said_to_stand_still(self, flow_ml_h: float) -> None:
+        ward = live(
+            continuous(2, 24, limits=LIMITS, pump="counter_ml = 0.1"),
+            f"""
+            -0:10  idle
+             0:00  running  rate=2
+             2:00  running  rate=2   flow={flow_ml_h}
+            """,
+            until="6:00",
+        )
+        assert "no_delivery" not in ward.present()
+
     def test_more_than_the_whole_volume_is_an_over_infusion_until_the_dose_is_over(self) -> None:
         ward = live(
             continuous(10, 1, limits=LIMITS, pump=PUMP),
