@@ -63,6 +63,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _HERE = Path(__file__).parent
+_LAST_UTC_MS = 253_370_764_800_000
+"""The year 9999, in which dates end; it is a gateway's error."""
 
 
 class Viewer(Struct, frozen=True, kw_only=True):
@@ -165,7 +167,7 @@ class Pages:
             undefined=jinja2.StrictUndefined,
         )
         zone = ZoneInfo(site.zone)
-        self._environment.filters["iso"] = wire.iso_utc
+        self._environment.filters["iso"] = lambda utc_ms: wire.iso_utc(_sayable(utc_ms))
         self._environment.filters["utc_words"] = lambda utc_ms: f"{_moment(utc_ms):%Y-%m-%d %H:%M:%S} UTC"
         self._environment.filters["utc_short"] = lambda utc_ms, style: _short(
             _moment(utc_ms).astimezone(zone), style
@@ -370,6 +372,8 @@ def make_app(
         known = desk.showing.board.homes.get(wish.home)
         if known is None or wish.alert_id not in known.alerts:
             return sorry(404, "Nothing was acknowledged", "This alert is not on the board any more.")
+        if not 0 <= wish.rev <= known.alerts[wish.alert_id].newest.rev:
+            return sorry(400, "Nothing was acknowledged", "This was never shown. Load the board anew.")
         audience.answer(viewer.session)
         return await do(wish, f"/#alert-{wish.home}-{wish.alert_id}")
 
@@ -415,6 +419,7 @@ def make_app(
                 "broker": "connected" if showing.board.subscribed_ms is not None else "not connected",
                 "storage": "failing" if showing.storage_words else "working",
                 "homes": len(showing.board.homes),
+                "messages_without_place": desk.missed,
             },
             status_code=200 if is_well else 503,
         )
@@ -513,7 +518,12 @@ def _event(name: str, event_id: str, data: str) -> str:
 
 
 def _moment(utc_ms: int) -> datetime:
-    return datetime.fromtimestamp(utc_ms / 1000, UTC)
+    return datetime.fromtimestamp(_sayable(utc_ms) / 1000, UTC)
+
+
+def _sayable(utc_ms: int) -> int:
+    """The nearest time that every zone can say: no home may take the page away from the others."""
+    return min(max(utc_ms, 0), _LAST_UTC_MS)
 
 
 def _short(moment: datetime, style: str) -> str:

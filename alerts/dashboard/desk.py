@@ -43,7 +43,7 @@ from alerts.dashboard.board import (
 from alerts.dashboard.clock import Clock
 from alerts.dashboard.collector import LaneProgress, Lost, ReceiptTimer
 from alerts.dashboard.store import Durable, LaneKey, Notice, Store
-from alerts.dashboard.views import wants_resync
+from alerts.dashboard.views import is_on_its_way, wants_resync
 from alerts.mqtt import (
     BrokerConfirmed,
     BrokerConnected,
@@ -62,6 +62,8 @@ WATCH_EVERY_MS = 10_000
 CLOSED_SHOWN_MS = 8 * 24 * 3_600_000
 """How long closed alerts are remembered, so that a late message does not open one again."""
 TELEMETRY_SHOWN_MS = 12 * 3_600_000
+EXPIRY_S_MAX = 2**32 - 1
+"""MQTT 5: four bytes."""
 BROKER_REFUSES_FROM = 128
 """MQTT 5: reason codes from here on say no."""
 OURSELVES = "dashboard"
@@ -131,13 +133,14 @@ class Desk:
         self._changed = changed
         self._trace = trace
         self._sender: Sender | None = None
-        self._queue: queue.Queue[BrokerEvent | tuple[Request, Future[None]]] = queue.Queue(QUEUE_MAX)
+        self._queue: queue.Queue[BrokerEvent | tuple[Request, Future[None]]] = queue.Queue()
         self._tokens = itertools.count(1)
         self._deed_of_token: dict[int, str] = {}
         self._progress: dict[LaneKey, LaneProgress] = {}
         self._timers: dict[tuple[str, str], ReceiptTimer] = {}
         self._watched_ms: int | None = None
-        self._missed = 0
+        self.missed = 0
+        """How many messages found no place."""
         self.showing = self._remembered()
 
     def connect(self, sender: Sender) -> None:
@@ -146,18 +149,20 @@ class Desk:
 
     def deliver(self, event: BrokerEvent) -> None:
         """Takes what the broker has, from any thread; never waits."""
-        try:
-            self._queue.put_nowait(event)
-        except queue.Full:
-            self._missed += 1
+        if isinstance(event, BrokerMessage) and self._queue.qsize() >= QUEUE_MAX:
+            self.missed += 1
+        else:  # whether there is a broker at all is never missed
+            self._queue.put(event)
 
     def ask(self, request: Request) -> Future[None]:
         """Takes what a person wants done, from any thread; done when the board shows it.
 
         Raises queue.Full if there is too much to do.
         """
+        if self._queue.qsize() >= QUEUE_MAX:
+            raise queue.Full
         done: Future[None] = Future()
-        self._queue.put_nowait((request, done))
+        self._queue.put((request, done))
         return done
 
     def run(self, should_stop: Callable[[], bool]) -> None:
@@ -172,6 +177,8 @@ class Desk:
         if events:
             self._take(events)
         for request, done in requests:
+            if not done.set_running_or_notify_cancel():
+                continue  # whoever asked has been told that it was not done
             try:
                 self._do(request)
             except SQLAlchemyError as error:
@@ -371,7 +378,13 @@ class Desk:
                     self._store.close_here(name, alert_id, rev, by, utc_ms)
                     self._fold([ClosedHere(home=name, alert_id=alert_id, rev=rev)])
                     return
-                self._acknowledge(request, max(1, known.newest.respond_within_s))
+                if any(
+                    (deed.home, deed.alert_id, deed.rev) == (name, alert_id, rev)
+                    and is_on_its_way(deed, self._clock.now_ms())
+                    for deed in self.showing.board.deeds.values()
+                ):
+                    return  # pressed twice, or by two nurses at once: the page says whose is on its way
+                self._acknowledge(request, min(max(1, known.newest.respond_within_s), EXPIRY_S_MAX))
 
     def _acknowledge(self, request: Acknowledge, expiry_s: int) -> None:
         utc_ms = self._clock.utc_ms()

@@ -43,6 +43,7 @@ TOGETHER_MS = 60_000
 """Homes whose last beats are this close fell silent together: one incident."""
 ANSWER_EXPECTED_WITHIN_MS = 20_000
 CHART_SPAN_MS = 6 * 3_600_000
+_LONG_AGO_S = 100 * 366 * 86_400
 
 
 class Who(Struct, frozen=True, kw_only=True):
@@ -57,7 +58,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What became of an acknowledgement that was given here."""
 
     kind: str
-    """``waiting`` or ``refused``."""
+    """``waiting``, ``late`` (no answer for long) or ``refused``."""
     words: str
 
 
@@ -409,19 +410,22 @@ def _outcome(board: Board, name: str, newest: wire.Alert, now_ms: int) -> Outcom
     if latest.accepted is False:
         why = _REFUSALS.get(latest.reason or "", f"the gateway says {latest.reason!r}.")
         return Outcome(kind="refused", words=f"Not acknowledged: {why}")
-    return Outcome(kind="waiting", words=_waiting_words(board, latest, now_ms))
-
-
-def _waiting_words(board: Board, deed: Deed, now_ms: int) -> str:
-    sent = f"Acknowledgement of {deed.by} sent, waiting for the gateway."
-    if deed.accepted:
-        return f"Acknowledgement of {deed.by} accepted, waiting for the gateway's confirmation."
-    if now_ms - deed.at_ms < ANSWER_EXPECTED_WITHIN_MS:
-        return sent
-    return (
-        f"{sent} No answer has come yet: the home may be cut off, and it does not know that somebody has "
-        "seen this. Telephone the home."
+    sent = f"Acknowledgement of {latest.by} sent, waiting for the gateway."
+    if latest.accepted:
+        words = f"Acknowledgement of {latest.by} accepted, waiting for the gateway's confirmation."
+        return Outcome(kind="waiting", words=words)
+    if is_on_its_way(latest, now_ms):
+        return Outcome(kind="waiting", words=sent)
+    return Outcome(
+        kind="late",
+        words=f"{sent} No answer has come yet: the home may be cut off, and it does not know that somebody "
+        "has seen this. Telephone the home, or acknowledge once more.",
     )
+
+
+def is_on_its_way(deed: Deed, now_ms: int) -> bool:
+    """Whether the home's answer can still be on its way: until then nobody need send it again."""
+    return deed.accepted is None and now_ms - deed.at_ms < ANSWER_EXPECTED_WITHIN_MS
 
 
 def _who(newest: wire.Alert) -> Who | None:
@@ -736,7 +740,7 @@ def _facts(home: KnownHome, known: KnownPump, pump: str) -> tuple[Fact, ...]:
     if link is not None:
         facts.append(Fact(name="Link to the pump", value=link.link))
         if link.age_s is not None and home.beat_at_utc_ms is not None:
-            read_utc_ms = round(home.beat_at_utc_ms - link.age_s * 1_000)
+            read_utc_ms = round(home.beat_at_utc_ms - min(max(link.age_s, 0.0), _LONG_AGO_S) * 1_000)
             facts.append(Fact(name="Newest reading", utc_ms=read_utc_ms, style="seconds"))
     return tuple(facts)
 

@@ -106,6 +106,7 @@ class SpeakingHome:
         *,
         oldest: int = 1,
         link: str = "up",
+        age_s: float = 2.0,
         pumps: tuple[str, ...] = ("p1",),
         **fields: Any,
     ) -> BrokerMessage:
@@ -116,7 +117,7 @@ class SpeakingHome:
             digest=wire.digest(open_alerts),
             as_of=self.seq["alerts"],
             lanes={lane: {"oldest": oldest, "next": seq + 1} for lane, seq in self.seq.items()},
-            pumps={pump: {"link": link, "age_s": 2.0} for pump in pumps},
+            pumps={pump: {"link": link, "age_s": age_s} for pump in pumps},
         )
         return self._message("beat", {**payload, **fields})
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from alerts import wire
-from alerts.dashboard import views
+from alerts.dashboard import desk, views
 from alerts.dashboard.desk import Acknowledge, CloseNotice, Desk
 from alerts.dashboard.store import Store
 from alerts.mqtt import BrokerConnected, BrokerEvent, BrokerLost, BrokerMessage
@@ -88,8 +88,8 @@ def ward(tmp_path: Path) -> Ward:
     return Ward(tmp_path)
 
 
-def acknowledge(rev: int = 1, alert_id: str = "a-s-1-1") -> Acknowledge:
-    return Acknowledge(home="h-1", alert_id=alert_id, rev=rev, by="nurse-07", role=wire.Role.NURSE)
+def acknowledge(rev: int = 1, alert_id: str = "a-s-1-1", by: str = "nurse-07") -> Acknowledge:
+    return Acknowledge(home="h-1", alert_id=alert_id, rev=rev, by=by, role=wire.Role.NURSE)
 
 
 # Receipts
@@ -296,6 +296,47 @@ def test_an_acknowledgement_goes_out_with_what_was_seen_and_expires(ward: Ward) 
         "dashboard_stored",
         "ack_back",
     ]
+
+
+def test_pressed_twice_or_by_two_nurses_at_once_one_acknowledgement_is_on_its_way(ward: Ward) -> None:
+    ward.hear(ward.home.alert(1, 1))
+    ward.do(acknowledge())
+    ward.do(acknowledge(by="nurse-08"))
+    assert [sent["by"] for sent in ward.wire.take("ack")] == ["nurse-07"]
+    assert ward.view.alerts[0].button == ""
+    ward.pass_s(20)
+    assert ward.view.alerts[0].button == "Acknowledge"
+    ward.do(acknowledge(by="nurse-08"))
+    assert [sent["by"] for sent in ward.wire.take("ack")] == ["nurse-08"]
+
+
+def test_what_a_person_gave_up_waiting_for_is_not_done(ward: Ward) -> None:
+    ward.hear(ward.home.alert(1, 1))
+    assert ward.desk.ask(acknowledge()).cancel()
+    ward.pass_s(1)
+    assert ward.wire.take("ack") == []
+
+
+def test_the_acknowledgement_of_a_closed_alert_is_for_the_gateway_to_refuse(ward: Ward) -> None:
+    ward.hear(ward.home.alert(1, 1), ward.home.alert(1, 2, state="closed", reason="resolved"))
+    ward.do(acknowledge(rev=1))
+    assert [sent["rev"] for sent in ward.wire.take("ack")] == [1]
+    assert ward.view.alerts == ()
+
+
+def test_an_acknowledgement_expires_at_the_latest_when_the_wire_can_say_so(ward: Ward) -> None:
+    ward.hear(ward.home.alert(1, 1, respond_within_s=2**53 - 1))
+    ward.do(acknowledge())
+    assert [message.expiry_s for message in ward.wire.sent if "ack" in message.topic] == [2**32 - 1]
+
+
+def test_when_too_much_comes_messages_find_no_place_and_come_again(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "QUEUE_MAX", 2)
+    ward.hear(ward.home.alert(1, 1), ward.home.alert(2, 1), ward.home.alert(3, 1), BrokerLost(reason="Gone."))
+    assert (len(ward.view.alerts), ward.desk.missed) == (2, 1)
+    assert "Gone." in ward.view.connection
 
 
 def test_without_a_broker_an_acknowledgement_is_refused_in_words(ward: Ward) -> None:

@@ -204,6 +204,29 @@ def test_what_a_home_says_is_never_html(site: Site) -> None:
         assert "<img" not in text
 
 
+@pytest.mark.parametrize("moment", ["1970-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
+def test_no_home_can_take_the_page_away_from_the_others(site: Site, moment: str) -> None:
+    much = 1e308
+    home = site.home
+    given = {"by": "nurse-07", "at": moment, "until": moment}
+    numbers = dict.fromkeys(("rate_ml_h", "pressure_mmhg", "expected_ml", "decidable_after_s"), much)
+    for sign in (1, -1):
+        site.hear(
+            home.alert(1, 1, time=moment, since=moment, raised=moment, respond_within_s=2**53 - 1),
+            home.alert(2, 1, state="acknowledged", acknowledged=given, level=2**53 - 1),
+            home.state(time=moment, ends_at=moment, verdict="too_early", **numbers),
+            home.state(occlusion_blind_s=much, delivered_ml=-much),
+            home.event(time=moment),
+            home.beat(age_s=sign * much),
+        )
+    site.start()
+    site.hear(SpeakingHome(site.clock, home="h-2").alert(message="Of the other home."))
+    stream = site.stream()
+    assert "Of the other home." in words_of(stream.until("Of the other home."))
+    stream.close()
+    assert site.get("/alert/h-1/a-s-1-1").status == site.get("/").status == 200
+
+
 def test_every_answer_carries_the_headers_that_keep_others_out(site: Site) -> None:
     site.start()
     for path in ("/", "/healthz", "/static/app.js", "/no/such/page", "/alert/h-1/a-s-1-1"):
@@ -366,7 +389,15 @@ def test_without_a_name_or_with_another_token_nothing_is_done(site: Site, path: 
 
 
 @pytest.mark.parametrize(
-    ("change", "status"), [({"rev": "x"}, 400), ({"alert_id": "a-9"}, 404), ({"home": "h-9"}, 404)]
+    ("change", "status"),
+    [
+        ({"rev": "x"}, 400),
+        ({"rev": "2"}, 400),
+        ({"rev": "9" * 30}, 400),
+        ({"rev": "-1"}, 400),
+        ({"alert_id": "a-9"}, 404),
+        ({"home": "h-9"}, 404),
+    ],
 )
 def test_an_acknowledgement_of_nothing_is_refused(site: Site, change: dict[str, str], status: int) -> None:
     site.hear(site.home.alert())
