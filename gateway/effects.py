@@ -26,6 +26,23 @@ class Commit(Struct, frozen=True, kw_only=True):
     kept: tuple[tuple[str, bytes], ...] = ()
     """Whatever the engine must find again after a restart, by name."""
 
+    def followed_by(self, later: Commit) -> Commit:
+        """Both as one: what the later one writes anew need not be written twice.
+
+        So what waits for a card that refuses does not grow with the time that it refuses.
+        """
+        alerts = {alert.alert_id: alert for alert in (*self.alerts, *later.alerts)}
+        lanes = {changes.lane: changes for changes in self.lanes}
+        for changes in later.lanes:
+            earlier = lanes.get(changes.lane)
+            lanes[changes.lane] = changes if earlier is None else earlier.followed_by(changes)
+        return Commit(
+            number=later.number,
+            alerts=tuple(alerts.values()),
+            lanes=tuple(lanes.values()),
+            kept=tuple({**dict(self.kept), **dict(later.kept)}.items()),
+        )
+
 
 class Send(Struct, frozen=True, kw_only=True):
     """A message that may leave now; ``token`` comes back with the broker's confirmation."""

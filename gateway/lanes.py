@@ -61,6 +61,25 @@ class LaneChanges(Struct, frozen=True, kw_only=True):
             and self.released_up_to is None
         )
 
+    def followed_by(self, later: LaneChanges) -> LaneChanges:
+        """Both as one. Places and numbers are never given twice, so what is gone stays gone."""
+        released_up_to = later.released_up_to if later.released_up_to is not None else self.released_up_to
+        gone = {*self.no_longer_waiting, *later.no_longer_waiting}
+        numbered = {message.seq: message for message in (*self.numbered, *later.numbered)}
+        waiting = {entry.place: entry for entry in (*self.waiting, *later.waiting)}
+        return LaneChanges(
+            lane=self.lane,
+            numbered=tuple(
+                message
+                for seq, message in numbered.items()
+                if seq is not None and seq > (released_up_to or 0)
+            ),
+            waiting=tuple(entry for place, entry in waiting.items() if place not in gone),
+            no_longer_waiting=tuple(sorted(gone)),
+            released_up_to=released_up_to,
+            next_seq=later.next_seq,
+        )
+
 
 class LaneKept(Struct, frozen=True, kw_only=True):
     """What the store kept of one lane."""

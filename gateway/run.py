@@ -16,7 +16,7 @@ from functools import partial
 from types import FrameType
 from typing import Protocol
 
-from alerts.mqtt import BrokerEvent, MqttClient
+from alerts.mqtt import BrokerEvent, BrokerMessage, MqttClient
 from alerts.sink import SinkDown
 from drivers.family import LineSettings
 from drivers.link import Link, LinkDown, open_link
@@ -43,25 +43,29 @@ REOPEN_AFTER_MIN_S = 0.25
 REOPEN_AFTER_MAX_S = 5.0
 RECOMMIT_AFTER_MIN_S = 0.5
 RECOMMIT_AFTER_MAX_S = 30.0
-INBOX_FULL_WAIT_S = 1.0
 
 log = logging.getLogger("dripwatch")
 
 
 class Inbox:
-    """Where everything that happens is put, with its time. Bounded: what finds no room is counted."""
+    """Where everything that happens is put, with its time.
+
+    Bounded for what others send: what pumps and nurses say and finds no room is counted. All else comes in
+    small numbers and is never lost; a port that was opened would else stay silent for ever.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._queue: queue.Queue[Input] = queue.Queue(maxsize=INBOX_MAX)
+        self._queue: queue.Queue[Input] = queue.Queue()
         self.losses = 0
 
     def put(self, make: Callable[..., Input]) -> None:
-        """Put what ``make(moment=...)`` makes of now; waits a little if the inbox is full."""
-        try:
-            self._queue.put(make(moment=self._clock.moment()), timeout=INBOX_FULL_WAIT_S)
-        except queue.Full:
+        """Put what ``make(moment=...)`` makes of now."""
+        happened = make(moment=self._clock.moment())
+        if _is_said_by_others(happened) and self._queue.qsize() >= INBOX_MAX:
             self.losses += 1
+        else:
+            self._queue.put(happened)
 
     def take(self, wait_s: float) -> Input:
         """The next happening, or a ``Tick`` when nothing has happened for ``wait_s``."""
@@ -69,6 +73,12 @@ class Inbox:
             return self._queue.get(timeout=max(0.0, wait_s))
         except queue.Empty:
             return Tick(moment=self._clock.moment(), inbox_losses=self.losses)
+
+
+def _is_said_by_others(happened: Input) -> bool:
+    if isinstance(happened, FromBroker):
+        return isinstance(happened.event, BrokerMessage)
+    return isinstance(happened, BytesArrived)
 
 
 class Performer(Protocol):
@@ -186,7 +196,7 @@ class Ports:
 
 
 class Card:
-    """Performs commits in order, all that wait in one transaction, and goes on trying if the card refuses."""
+    """Performs commits in order, all that wait as one, and goes on trying if the card refuses."""
 
     def __init__(self, store: Store, inbox: Inbox, threads: Threads) -> None:
         self._store = store
@@ -206,23 +216,22 @@ class Card:
         stopping = self._threads.stopping
         while not (stopping.is_set() and self._queue.empty()):
             try:
-                waiting = [self._queue.get(timeout=READ_FOR_S)]
+                waiting = self._queue.get(timeout=READ_FOR_S)
             except queue.Empty:
                 continue
             again_after_s = RECOMMIT_AFTER_MIN_S
             while True:
                 while not self._queue.empty():
-                    waiting.append(self._queue.get_nowait())
-                number = waiting[-1].number
+                    waiting = waiting.followed_by(self._queue.get_nowait())
                 try:
                     self._store.commit(waiting)
                 except StoreFailed as error:
-                    self._inbox.put(partial(CommitFailed, number=number, reason=str(error)))
+                    self._inbox.put(partial(CommitFailed, number=waiting.number, reason=str(error)))
                     if stopping.wait(again_after_s):
                         return
                     again_after_s = min(again_after_s * 2, RECOMMIT_AFTER_MAX_S)
                 else:
-                    self._inbox.put(partial(Committed, number=number))
+                    self._inbox.put(partial(Committed, number=waiting.number))
                     break
 
 

@@ -91,15 +91,12 @@ class Store:
             self._begin_anew()
             return self._restore()
 
-    def commit(self, commits: Sequence[Commit]) -> None:
-        """Write these commits in one transaction, in order. Raises StoreFailed, and then nothing was
-        written.
-        """
+    def commit(self, commit: Commit) -> None:
+        """Write this in one transaction. Raises StoreFailed, and then nothing was written."""
         try:
             with self._database:
                 self._database.execute("begin immediate")
-                for commit in commits:
-                    self._write(commit)
+                self._write(commit)
         except sqlite3.Error as error:
             raise StoreFailed(f"{self._path}: {error}") from error
 

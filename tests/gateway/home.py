@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ class Home:
         """The card takes all that waits for it."""
         self.card_refuses = self.card_is_slow = False
         commits, self.refused = self.refused, []
-        self.store.commit(commits)
+        self.store.commit(reduce(Commit.followed_by, commits))
         self.commits.extend(commits)
         return self.put(Committed, number=commits[-1].number)
 

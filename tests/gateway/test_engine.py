@@ -675,8 +675,9 @@ def test_while_the_card_refuses_everything_waits_and_then_goes_out_in_order(home
 def test_a_storage_alert_that_was_open_at_a_power_cut_ends_with_the_first_commit(home):
     home.card_refuses = True
     home.hear(OCCLUDED)
-    commits, home.refused = home.refused, []
-    home.store.commit(commits)  # written, and the power is gone before anybody was told
+    for commit in home.refused:
+        home.store.commit(commit)  # written, and the power is gone before anybody was told
+    home.refused.clear()
     home.card_refuses = False
     home.cut_power()
     home.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from functools import reduce
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,8 @@ from alerts.alert import Alert, AlertState, Reason
 from alerts.condition import Kind, Priority, Urgency
 from alerts.sink import Lane, Message
 from gateway.effects import Commit
-from gateway.lanes import Draft, LaneChanges, Waiting
+from gateway.lanes import Draft, LaneChanges, LaneKept, Waiting
+from gateway.lanes import Lane as LaneUnderTest
 from gateway.store import SCHEMA_VERSION, Store, StoreFailed
 
 
@@ -62,7 +64,7 @@ def test_what_was_committed_is_found_again(card):
     changes = LaneChanges(
         lane=Lane.ALERTS, numbered=(message(1), message(2)), waiting=(waiting(1),), next_seq=3
     )
-    store.commit([Commit(number=1, alerts=(alert(1),), lanes=(changes,), kept=(("told", b"x"),))])
+    store.commit(Commit(number=1, alerts=(alert(1),), lanes=(changes,), kept=(("told", b"x"),)))
     before = store.restore()
     found = reopened(store, card).restore()
     assert found == before
@@ -83,8 +85,8 @@ def test_a_closed_alert_a_receipted_message_and_a_numbered_draft_are_forgotten_a
     )
     then = LaneChanges(lane=Lane.ALERTS, no_longer_waiting=(1,), released_up_to=2, next_seq=3)
     closed = alert(1, rev=2, state=AlertState.CLOSED)
-    store.commit([Commit(number=1, alerts=(alert(1), alert(2)), lanes=(first,))])
-    store.commit([Commit(number=2, alerts=(closed,), lanes=(then,))])
+    store.commit(Commit(number=1, alerts=(alert(1), alert(2)), lanes=(first,)))
+    store.commit(Commit(number=2, alerts=(closed,), lanes=(then,)))
     found = reopened(store, card).restore()
     assert found.alerts == (alert(2),)
     kept = found.lanes[Lane.ALERTS]
@@ -127,7 +129,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_a_new_store_takes_its_place
 def test_content_that_cannot_be_understood_is_set_aside_like_a_broken_file(card, harm):
     store = Store(card)
     changes = LaneChanges(lane=Lane.ALERTS, numbered=(message(1),), next_seq=2)
-    store.commit([Commit(number=1, alerts=(alert(1),), lanes=(changes,))])
+    store.commit(Commit(number=1, alerts=(alert(1),), lanes=(changes,)))
     store.close()
     database = sqlite3.connect(card)
     database.executescript(harm)
@@ -170,13 +172,13 @@ def test_a_commit_that_the_card_refuses_writes_nothing_and_can_be_tried_again(ca
     commit = Commit(number=1, alerts=(alert(1),), lanes=(changes,), kept=(("told", b"x"),))
     for _ in range(3):
         with pytest.raises(StoreFailed, match="disk is full"):
-            store.commit([commit])
+            store.commit(commit)
         found = store.restore()
         assert (found.alerts, found.kept, found.lanes[Lane.ALERTS].next_seq) == ((), {}, 1)
     harm.execute("drop trigger full")
     harm.commit()
     harm.close()
-    store.commit([commit])
+    store.commit(commit)
     assert store.restore().alerts == (alert(1),)
 
 
@@ -186,47 +188,67 @@ def test_a_second_gateway_on_the_same_card_is_refused_and_not_let_in_between(car
     other.execute("begin immediate")
     store._database.execute("pragma busy_timeout=10")
     with pytest.raises(StoreFailed, match="locked"):
-        store.commit([Commit(number=1, alerts=(alert(1),))])
+        store.commit(Commit(number=1, alerts=(alert(1),)))
     other.execute("rollback")
     other.close()
-    store.commit([Commit(number=1, alerts=(alert(1),))])
+    store.commit(Commit(number=1, alerts=(alert(1),)))
     assert store.restore().alerts == (alert(1),)
 
 
-alerts_of_a_life = st.lists(
-    st.tuples(st.integers(1, 4), st.sampled_from([AlertState.ACTIVE, AlertState.LATCHED, AlertState.CLOSED])),
-    max_size=12,
+happenings = st.lists(
+    st.one_of(
+        st.tuples(st.just("alert"), st.integers(1, 4)),
+        st.tuples(st.just("close"), st.integers(1, 4)),
+        st.tuples(st.just("draft"), st.integers(0, 40)),
+        st.tuples(st.just("receipt"), st.integers(0, 50)),
+        st.tuples(st.just("keep"), st.integers(0, 3)),
+    ),
+    max_size=60,
 )
 
 
 @settings(max_examples=30, deadline=None)
-@given(steps=alerts_of_a_life, together=st.booleans())
-def test_several_commits_in_one_transaction_leave_what_they_leave_one_by_one(
-    tmp_path_factory, steps, together
-):
-    store = Store(tmp_path_factory.mktemp("card") / "dripwatch.sqlite")
-    commits = [
-        Commit(number=number, alerts=(alert(which, rev=number, state=state),), kept=(("n", b"%d" % number),))
-        for number, (which, state) in enumerate(steps, start=1)
-    ]
-    for part in [commits] if together else [[commit] for commit in commits]:
-        store.commit(part)
-    expected: dict[str, Alert] = {}
+@given(steps=happenings)
+def test_commits_that_had_to_wait_leave_together_what_they_leave_one_by_one(tmp_path_factory, steps):
+    folder = tmp_path_factory.mktemp("card")
+    one_by_one, together = Store(folder / "one.sqlite"), Store(folder / "other.sqlite")
+    of_lane = LaneUnderTest(Lane.ALERTS, LaneKept(), lambda draft, seq: b"%d" % seq)
+    of_lane.connected(0)
+    commits = []
+    for number, (what, which) in enumerate(steps, start=1):
+        alerts: tuple[Alert, ...] = ()
+        kept: tuple[tuple[str, bytes], ...] = ()
+        match what:
+            case "alert":
+                alerts = (alert(which, rev=number),)
+            case "close":
+                alerts = (alert(which, rev=number, state=AlertState.CLOSED),)
+            case "keep":
+                kept = ((f"name-{which}", b"%d" % number),)
+            case "draft":
+                of_lane.put(Draft(key=f"k{which}", topic="t", payload=b"%d" % number, made_t_ms=0))
+            case "receipt":
+                of_lane.receipt(min(which, of_lane.next_seq - 1), 0)
+        of_lane.number(0)
+        changes = of_lane.take_changes()
+        of_lane.committed(changes.next_seq - 1)
+        of_lane.to_send(0)
+        lanes = () if changes.empty else (changes,)
+        commits.append(Commit(number=number, alerts=alerts, lanes=lanes, kept=kept))
     for commit in commits:
-        for one in commit.alerts:
-            expected[one.alert_id] = one
-    found = store.restore()
-    store.close()
-    assert {one.alert_id: one for one in found.alerts} == {
-        alert_id: one for alert_id, one in expected.items() if one.state is not AlertState.CLOSED
-    }
-    assert found.kept == ({"n": b"%d" % len(steps)} if steps else {})
+        one_by_one.commit(commit)
+    if commits:
+        together.commit(reduce(Commit.followed_by, commits))
+    found, other = one_by_one.restore(), together.restore()
+    one_by_one.close()
+    together.close()
+    assert (found.alerts, found.lanes, found.kept) == (other.alerts, other.lanes, other.kept)
 
 
 def test_what_is_on_the_card_is_what_was_said_byte_for_byte(card):
     payload = bytes(range(256)) * 40
     store = Store(card)
     changes = LaneChanges(lane=Lane.TELEMETRY, numbered=(message(1, payload),), next_seq=2)
-    store.commit([Commit(number=1, lanes=(changes,))])
+    store.commit(Commit(number=1, lanes=(changes,)))
     (found,) = reopened(store, card).restore().lanes[Lane.TELEMETRY].numbered
     assert found == message(1, payload)

@@ -249,7 +249,7 @@ class Home:
 
         def on_the_card() -> None:
             assert self.store is not None
-            self.store.commit([commit])
+            self.store.commit(commit)
             self.commits += 1
             try:
                 self._boundary()
