@@ -27,12 +27,14 @@ REVISIONS_MAX = 64
 CLOSED_ALERTS_MAX = 1_000
 DEEDS_MAX = 200
 HOMES_MAX = 2_000
+"""More are not shown, and the page says so."""
 NOT_SENT = "not_sent"
 """Why an acknowledgement was not accepted: there was no connection."""
 REFUSED_BY_BROKER = "refused_by_broker"
 """Likewise: the broker's access list does not let this dashboard write to the home."""
 PUMPS_MAX = 64
-"""Of one home: more is a fault of the sender, and is not shown."""
+"""Of one home. More, also of open alerts, is a fault of the sender: not shown, and the page says so."""
+OPEN_ALERTS_MAX = 500
 
 FromHome = (
     wire.Status
@@ -114,6 +116,8 @@ class KnownHome(Struct, frozen=True, kw_only=True):
     pumps: dict[str, KnownPump] = {}
     alerts: dict[str, KnownAlert] = {}
     happenings: tuple[Happening, ...] = ()
+    has_more: bool = False
+    """Whether it has more open alerts or pumps than are kept here."""
 
 
 class Deed(Struct, frozen=True, kw_only=True):
@@ -142,6 +146,8 @@ class Board(Struct, frozen=True, kw_only=True):
     broker_words: str = ""
     """Why there is no connection, in words."""
     homes: dict[str, KnownHome] = {}
+    has_more_homes: bool = False
+    """Whether more homes report than are kept here."""
     deeds: dict[str, Deed] = {}
 
 
@@ -255,7 +261,7 @@ def _arrived(board: Board, fact: Arrived) -> Board:
     home = board.homes.get(name)
     if home is None:
         if len(board.homes) >= HOMES_MAX:
-            return board
+            return board if board.has_more_homes else replace(board, has_more_homes=True)
         home = KnownHome(first_heard_ms=fact.at_ms, first_heard_utc_ms=fact.at_utc_ms)
     message = fact.message
     match message:
@@ -266,7 +272,7 @@ def _arrived(board: Board, fact: Arrived) -> Board:
         case wire.Status():
             home = _with_status(home, message, fact)
         case wire.Open():
-            home = replace(home, open_list=message)
+            home = _with_open_list(home, message)
         case wire.State():
             home = _with_state(home, message, fact)
         case wire.Telemetry():
@@ -304,6 +310,8 @@ def _order(message: wire.Alert) -> tuple[int, int, str, int]:
 
 def _with_alert(home: KnownHome, message: wire.Alert) -> KnownHome:
     known = home.alerts.get(message.alert_id)
+    if known is None and _is_full(home.alerts):
+        return replace(home, has_more=True)
     contents = frozenset() if known is None else known.contents
     contents = _highest_revisions(contents | {(message.rev, _content(message))})
     newest = message if known is None else max(known.newest, message, key=_order)
@@ -311,6 +319,12 @@ def _with_alert(home: KnownHome, message: wire.Alert) -> KnownHome:
     return replace(
         home, alerts=_without_old_closed(alerts), cleared_alerts=home.cleared_alerts - {message.alert_id}
     )
+
+
+def _is_full(alerts: dict[str, KnownAlert]) -> bool:
+    if len(alerts) < OPEN_ALERTS_MAX:
+        return False
+    return sum(known.is_open for known in alerts.values()) >= OPEN_ALERTS_MAX
 
 
 def _highest_revisions(contents: frozenset[tuple[int, str]]) -> frozenset[tuple[int, str]]:
@@ -332,6 +346,13 @@ def open_alerts(home: KnownHome) -> tuple[KnownAlert, ...]:
         for known in home.alerts.values()
         if known.is_open and (known.newest.alert_id, known.newest.rev) not in home.closed_here
     )
+
+
+def _with_open_list(home: KnownHome, listed: wire.Open) -> KnownHome:
+    """The newest list of a store holds, however late an older one comes."""
+    before = home.open_list
+    is_older = before is not None and (before.store, before.as_of > listed.as_of) == (listed.store, True)
+    return home if is_older else replace(home, open_list=listed)
 
 
 def is_orphan(home: KnownHome, known: KnownAlert) -> bool:
@@ -365,6 +386,7 @@ def _with_beat(home: KnownHome, beat: wire.Beat, fact: Arrived) -> KnownHome:
         boots_went_back=went_back,
         disagreements=home.disagreements if agrees is None else 0 if agrees else home.disagreements + 1,
         is_compared=home.is_compared or agrees is not None,
+        has_more=home.has_more and not (agrees and len(home.pumps) < PUMPS_MAX),
     )
 
 
@@ -426,7 +448,7 @@ def _with_points(home: KnownHome, pump: str | None, points: tuple[Point, ...]) -
 
 def _with_pump(home: KnownHome, pump: str, known: KnownPump) -> KnownHome:
     if pump not in home.pumps and len(home.pumps) >= PUMPS_MAX:
-        return home
+        return replace(home, has_more=True)
     return replace(home, pumps={**home.pumps, pump: known})
 
 

@@ -12,7 +12,8 @@ from msgspec import Struct
 GIVE_UP_AFTER_MS = 600_000
 """How long a missing number is waited for once later ones have come (mqtt page)."""
 RECEIPT_AFTER_MESSAGES = 10
-RECEIPT_AFTER_MS = 1_000
+RECEIPT_AFTER_MS = 700
+"""So that with the desk's turns it goes out within the second that the page allows."""
 
 
 class Lost(Struct, frozen=True, kw_only=True):
@@ -56,6 +57,11 @@ def beat(progress: LaneProgress, oldest: int) -> tuple[LaneProgress, tuple[Lost,
     return _advanced(oldest - 1, above), lost
 
 
+def waiting_anew(progress: LaneProgress, now_ms: int) -> LaneProgress:
+    """The lane when the broker is back: while it was away nothing could come, so the wait begins now."""
+    return LaneProgress(done=progress.done, above=tuple((seq, now_ms) for seq, _ in progress.above))
+
+
 def give_up(progress: LaneProgress, now_ms: int) -> tuple[LaneProgress, tuple[Lost, ...]]:
     """The lane at ``now_ms``: what has not come for ten minutes, although later numbers have, is lost."""
     if progress.done is None:
@@ -90,7 +96,7 @@ def _advanced(done: int | None, above: dict[int, int]) -> LaneProgress:
 
 
 class ReceiptTimer(Struct, frozen=True, kw_only=True):
-    """When the next receipt of one store is due: after ten messages, or a second after the first of them."""
+    """When the next receipt of one store is due: after ten messages, or a moment after the first of them."""
 
     waiting: int = 0
     since_ms: int = 0

@@ -245,6 +245,7 @@ class Desk:
             match event:
                 case BrokerConnected():
                     facts.append(Subscribed(at_ms=now_ms))
+                    progress = {lane: collector.waiting_anew(p, now_ms) for lane, p in progress.items()}
                     self._trace("subscribed")
                 case BrokerLost(reason=reason) | BrokerRefused(reason=reason):
                     facts.append(Disconnected(at_utc_ms=utc_ms, words=reason))
@@ -422,9 +423,9 @@ class Desk:
 
     def _when_due(self) -> None:
         now_ms = self._clock.now_ms()
-        self._give_up(now_ms)
         if self.showing.board.subscribed_ms is None:
             return
+        self._give_up(now_ms)
         for (home, store), timer in list(self._timers.items()):
             if timer.is_due(now_ms) and self._receipt(home, store):
                 del self._timers[home, store]

@@ -15,6 +15,7 @@ from alerts import catalogue, wire
 from alerts.alert import AlertState, Reason
 from alerts.condition import Kind, Priority, Urgency
 from alerts.dashboard.board import (
+    HOMES_MAX,
     NOT_SENT,
     REFUSED_BY_BROKER,
     Board,
@@ -219,9 +220,11 @@ def _why_pump_unknown(home: KnownHome, pump: str, now_ms: int) -> str:
         }
         return words.get(link.link, f"the link to the pump is {link.link!r}")
     known = home.pumps.get(pump)
-    if known is None or known.state is None or known.state_at_ms is None:
+    if home.beat is None or known is None or known.state is None or known.state_at_ms is None:
         return "waiting for the pump's state"
-    if now_ms - known.state_at_ms > STATE_OLD_AFTER_MS:
+    # What the broker has kept for us while we were away is old when it comes: by the gateway's own clock.
+    lag_ms = home.beat.time.utc_ms - known.state.time.utc_ms
+    if max(now_ms - known.state_at_ms, lag_ms) > STATE_OLD_AFTER_MS:
         return "the pump's last state is older than 90 s"
     return ""
 
@@ -234,6 +237,21 @@ def wants_resync(home: KnownHome, now_ms: int) -> bool:
 
 
 def _doubts(board: Board) -> tuple[str, ...]:
+    beyond = [
+        f"Home {name} has more pumps or open alerts than this dashboard can show: some are missing below. "
+        "Telephone the home, and whoever looks after its gateway."
+        for name, home in sorted(board.homes.items())
+        if home.has_more
+    ]
+    if board.has_more_homes:
+        beyond.append(
+            f"More than {HOMES_MAX} homes report to this dashboard: some are not shown at all. Tell whoever "
+            "runs it."
+        )
+    return *beyond, *_incomplete(board)
+
+
+def _incomplete(board: Board) -> tuple[str, ...]:
     return tuple(
         f"Home {name}: this list is not complete. Its gateway has other open alerts than are shown here; "
         "it has been asked to send them again."
@@ -250,7 +268,10 @@ def _empty_words(board: Board, silences: dict[str, str]) -> str:
     unknown = sorted(
         name
         for name, why in silences.items()
-        if why or not board.homes[name].is_compared or board.homes[name].disagreements
+        if why
+        or not board.homes[name].is_compared
+        or board.homes[name].disagreements
+        or board.homes[name].has_more
     )
     if not silences:
         return "No home has reported yet: we do not know whether there are any alerts."
@@ -333,7 +354,6 @@ def alert_row(board: Board, name: str, known: KnownAlert, now_ms: int) -> AlertR
     """How one alert is shown."""
     home = board.homes[name]
     newest = known.newest
-    state = home.pumps.get(newest.pump, KnownPump()).state
     outcome = _outcome(board, name, newest, now_ms)
     acknowledged = _who(newest)
     return AlertRow(
@@ -360,8 +380,18 @@ def alert_row(board: Board, name: str, known: KnownAlert, now_ms: int) -> AlertR
         button=_button(board, home, known, outcome),
         link=f"/alert/{name}/{newest.alert_id}",
         origin=_origin(home, newest.pump),
-        not_for_care=state is not None and state.driver_status != "proved",
+        not_for_care=_is_not_for_care(home, newest.pump),
     )
+
+
+def _is_not_for_care(home: KnownHome, pump: str) -> bool:
+    """Whether its driver is not known to be proved; of the gateway, whether that of any pump is not."""
+    states = [
+        known.state.driver_status if known.state else None
+        for name, known in home.pumps.items()
+        if pump in (name, wire.GATEWAY)
+    ]
+    return not states or any(status != "proved" for status in states)
 
 
 def _origin(home: KnownHome, pump: str) -> str:
@@ -612,8 +642,7 @@ _NOTICE_TITLES = {"unreadable": "A message could not be read", "numbers_lost": "
 
 
 def _notice_priority(board: Board, notice: Notice) -> Priority:
-    if notice.kind != Kind.DUPLICATE_GATEWAY:
-        return Priority.MEDIUM
+    """As of ``duplicate_gateway``: what could not be read, or is missing, may have been the worst."""
     home = board.homes.get(notice.home)
     return catalogue.row(Kind.DUPLICATE_GATEWAY).priority(Urgency.VITAL if home is None else _urgency(home))
 
@@ -661,7 +690,7 @@ def _pump_view(name: str, home: KnownHome, pump: str, silence: str, now_ms: int)
         facts=_facts(home, known, pump),
         chart=chart(_recent(known.points)),
         origin=(state.origin or "real") if state else "real",
-        not_for_care=state is not None and state.driver_status != "proved",
+        not_for_care=_is_not_for_care(home, pump),
     )
 
 

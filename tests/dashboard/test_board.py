@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from alerts import wire
 from alerts.alert import AlertState
 from alerts.condition import Priority, Urgency
-from alerts.dashboard import views
+from alerts.dashboard import board, views
 from alerts.dashboard.board import (
     Arrived,
     Board,
@@ -163,6 +163,16 @@ def test_a_state_is_old_after_ninety_seconds(age_s: float, words: str) -> None:
     assert world.pump().verdict_words == words
 
 
+def test_a_state_that_the_broker_kept_while_we_were_away_is_old_when_it_comes() -> None:
+    world = World()
+    kept = world.home.state()
+    world.clock.pass_s(91)
+    world.hear(world.home.beat(), kept)
+    assert world.pump().verdict_words == "Unknown: the pump's last state is older than 90 s"
+    world.hear(world.home.state())
+    assert world.pump().is_known
+
+
 @pytest.mark.parametrize("link", ["down", "silent", "garbled", "something new"])
 def test_a_pump_is_unknown_with_a_link_other_than_up(link: str) -> None:
     world = World()
@@ -231,7 +241,43 @@ def test_what_is_not_proved_or_not_real_is_marked_on_the_pump_and_on_its_alerts(
     assert (world.rows[0].origin, world.rows[0].not_for_care) == ("demo", True)
 
 
+@pytest.mark.parametrize("pump", ["p1", "gateway"])
+def test_a_driver_of_which_nothing_is_known_is_not_for_care(pump: str) -> None:
+    world = World()
+    world.hear(world.home.beat(), world.home.alert(pump=pump))
+    assert (world.pump().not_for_care, world.rows[0].not_for_care) == (True, True)
+    world.hear(world.home.state())
+    assert (world.pump().not_for_care, world.rows[0].not_for_care) == (False, False)
+
+
 # Complete or not
+
+
+def test_what_is_beyond_the_bounds_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("OPEN_ALERTS_MAX", "PUMPS_MAX", "HOMES_MAX"):
+        monkeypatch.setattr(board, bound, 2)
+    world = World()
+    pumps, alerts = World(), World()
+    pumps.hear(*(pumps.home.state(pump) for pump in ("p1", "p2", "p3")))
+    assert "Home h-1 has more pumps or open alerts" in pumps.view.doubts[0]
+    alerts.hear(*(alerts.home.alert(number) for number in (1, 2, 3)))
+    assert "Home h-1 has more pumps or open alerts" in alerts.view.doubts[0]
+    assert [row.alert_id for row in alerts.rows] == ["a-s-1-1", "a-s-1-2"]
+    alerts.hear(alerts.home.alert(1, 2, state="closed"), alerts.home.alert(3))
+    alerts.hear(alerts.home.beat((("a-s-1-2", 1), ("a-s-1-3", 1))))
+    assert alerts.view.doubts == ()
+    world.hear(*(SpeakingHome(world.clock, home=f"h-{number}").beat() for number in (1, 2)))
+    assert world.view.doubts == ()
+    world.hear(SpeakingHome(world.clock, home="h-3").beat())
+    assert "some are not shown at all" in world.view.doubts[0]
+
+
+def test_a_list_of_open_alerts_that_comes_late_does_not_undo_a_newer_one() -> None:
+    world = World()
+    world.hear(world.home.alert(1, 1))
+    older = world.home.open_list()
+    world.hear(world.home.alert(2, 1), world.home.open_list(("a-s-1-1", 1), ("a-s-1-2", 1)), older)
+    assert [row.doubt.startswith("The home's gateway no longer") for row in world.rows] == [False, False]
 
 
 def test_an_empty_board_does_not_say_that_all_is_well_until_it_knows() -> None:

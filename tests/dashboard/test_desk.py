@@ -160,6 +160,20 @@ def test_a_gap_of_ten_minutes_is_recorded_shown_and_passed_over(ward: Ward) -> N
     assert ward.view.notices == ()
 
 
+def test_while_the_broker_is_away_nothing_is_given_up_that_may_still_come(ward: Ward) -> None:
+    first, second, third = (ward.home.alert(number, 1) for number in (1, 2, 3))
+    ward.hear(first, third)
+    ward.hear(BrokerLost(reason="gone"))
+    ward.pass_s(3_600)
+    ward.hear(BrokerConnected(session_present=True))
+    ward.pass_s(1)
+    assert ward.wire.receipts() == [(1, 0)]
+    ward.hear(second)
+    ward.pass_s(1)
+    assert ward.wire.receipts() == [(3, 0)]
+    assert ward.desk.showing.notices == ()
+
+
 def test_a_new_collector_begins_at_the_oldest_that_the_beat_names(ward: Ward) -> None:
     ward.home.seq["alerts"] = 40
     ward.hear(ward.home.alert(41, 1))
