@@ -156,6 +156,19 @@ class BoardView(Struct, frozen=True, kw_only=True):
     homes: tuple[HomeView, ...]
     empty_words: str
 
+    @property
+    def cards(self) -> tuple[AlertRow | NoticeRow, ...]:
+        """Alerts and what the dashboard itself has to say, the most urgent first."""
+        return tuple(
+            sorted(
+                (*self.notices, *self.alerts),
+                key=lambda card: (
+                    -card.priority.rank,
+                    _STATE_ORDER.get(card.state, 0) if isinstance(card, AlertRow) else 0,
+                ),
+            )
+        )
+
 
 def view(board: Board, notices: Sequence[Notice], now_ms: int, storage_words: str = "") -> BoardView:
     """All that the board's page shows at ``now_ms``; ``storage_words`` say why nothing can be stored."""
@@ -512,11 +525,13 @@ def reason_words(reason: str, state: str) -> str:
 
 def _state_words(newest: wire.Alert) -> str:
     words = {
-        "active": "active, not acknowledged",
-        "acknowledged": "acknowledged, not resolved",
-        "latched": "over, but nobody has seen it yet",
+        "active": "nobody has acknowledged it",
+        "acknowledged": "acknowledged; it still stands",
+        "latched": "over, and waits to be seen",
         "closed": "closed",
     }.get(newest.state, newest.state)
+    if newest.state == AlertState.LATCHED and newest.reason == Reason.WITHDRAWN:
+        return "no longer watched: taken out of the gateway's configuration"
     if newest.state == AlertState.ACTIVE and newest.reason in (Reason.AGAIN, Reason.WORSE, Reason.REPEATED):
         return f"{words} ({_REASON_WORDS[newest.reason]})"
     return words
@@ -564,7 +579,11 @@ class Unreachable(Struct, frozen=True, kw_only=True):
 
 
 def unreachable(board: Board, now_ms: int) -> tuple[Unreachable, ...]:
-    """``home_unreachable``: no beat for as long as the highest urgency in the home allows (mqtt page)."""
+    """``home_unreachable``: no beat for as long as the highest urgency in the home allows (mqtt page).
+
+    It cannot be acknowledged: an acknowledgement is what the home's gateway has confirmed, and there is none
+    to confirm it. It goes with the next beat.
+    """
     silent: list[tuple[int, int, str, Urgency]] = []
     for name, home in board.homes.items():
         heard_ms = home.first_heard_ms if home.beat_at_ms is None else home.beat_at_ms
@@ -616,7 +635,8 @@ def _notice_rows(board: Board, notices: Sequence[Notice], now_ms: int) -> tuple[
             priority_words=_PRIORITY_WORDS[priority],
             title=title(Kind.HOME_UNREACHABLE),
             message=f"Nothing has come from {_listed('home', incident.homes)}. What happens there is "
-            "unknown: telephone, and look at the pump by other means.",
+            "unknown: telephone, and look at the pump by other means. This stays until the home reports "
+            "again.",
             since_utc_ms=incident.since_utc_ms,
         )
         for incident in unreachable(board, now_ms)
@@ -731,6 +751,7 @@ def _ml(volume_ml: float | None) -> str:
     return f"{volume_ml:.1f} mL" if abs(volume_ml) >= 10 else f"{volume_ml:.2f} mL"
 
 
+_LINK_WORDS = {"up": "in order", "down": "no connection", "silent": "no answer", "garbled": "cannot be read"}
 _PUMP_STATE_WORDS = {"kvo": "keeping the vein open (KVO)"}
 
 
@@ -767,7 +788,7 @@ def _facts(home: KnownHome, known: KnownPump, pump: str) -> tuple[Fact, ...]:
                 Fact(name="A closed line could stay hidden for", value=_duration(state.occlusion_blind_s))
             )
     if link is not None:
-        facts.append(Fact(name="Link to the pump", value=link.link))
+        facts.append(Fact(name="Link to the pump", value=_LINK_WORDS.get(link.link, link.link)))
         if link.age_s is not None and home.beat_at_utc_ms is not None:
             read_utc_ms = round(home.beat_at_utc_ms - min(max(link.age_s, 0.0), _LONG_AGO_S) * 1_000)
             facts.append(Fact(name="Newest reading", utc_ms=read_utc_ms, style="seconds"))

@@ -415,6 +415,18 @@ def test_a_restart_keeps_the_picture_and_marks_it_old(ward: Ward) -> None:
     assert not pump.is_known
 
 
+def test_what_the_dashboard_itself_says_stands_among_the_alerts_by_its_priority(ward: Ward) -> None:
+    ward.hear(ward.home.state(urgency="critical"), ward.home.alert(1, 1, priority="low"), ward.home.beat())
+    ward.pass_s(15 * 60)
+    ward.hear(SpeakingHome(ward.clock, home="h-2").alert(1, 1, priority="high"))
+    assert [card.title for card in ward.view.cards] == [
+        "Nothing comes from the home",
+        "Under-infusion",
+        "Under-infusion",
+    ]
+    assert [card.home for card in ward.view.cards] == ["h-1", "h-2", "h-1"]
+
+
 def test_two_gateways_for_one_home_are_told_until_somebody_has_seen_to_it(ward: Ward) -> None:
     other = SpeakingHome(ward.clock, boot="b2")
     ward.hear(ward.home.beat(), other.beat(), ward.home.beat())
