@@ -20,7 +20,7 @@ def test_the_lines_begin_at_the_left_and_end_at_the_right() -> None:
     drawn = chart([Point(0, 0.0, 0.0), Point(MINUTE_MS, 10.0, 5.0)])
     assert drawn is not None
     assert drawn.expected == f"M{LEFT} 190 L{WIDTH - RIGHT} {TOP}"
-    assert drawn.last_counted_y == (172 + TOP) / 2
+    assert drawn.last_counted_y == (190 + TOP) / 2
     assert [tick.value for tick in drawn.volume_ticks] == ["0", "2.5", "5", "7.5", "10"]
 
 
