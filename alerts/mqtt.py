@@ -43,7 +43,8 @@ PACKET_TOO_LARGE = 149
 """MQTT 5: above the Maximum Packet Size of the other side."""
 _GOODBYE_S = 2.0
 _STOP_S = 6.0
-_IN_FLIGHT_MAX = 20  # more is slower in paho, as measured
+IN_FLIGHT_MAX = 20
+"""How many messages may wait for the broker's PUBACK; more is slower in paho, as measured."""
 _HEADER_BYTES_MAX = 32  # of a PUBLISH: fixed header, packet identifier, message expiry
 
 log = logging.getLogger("dripwatch.mqtt")
@@ -146,6 +147,7 @@ class MqttClient:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._connection: _Connection | None = None
         self._said: BrokerEvent | None = None
+        self._in_flight_max = IN_FLIGHT_MAX
         self.oversized = 0
         """How many messages above 64 KiB have come and were dropped."""
 
@@ -188,17 +190,24 @@ class MqttClient:
             self._stopping.wait(pause_s)
 
     def _one_connection(self) -> BrokerLost | BrokerRefused:
-        try:
-            client = self._new_paho_client()
-        except _UnusableFile as error:
-            return BrokerRefused(reason=str(error))
-        client.on_message = self._on_message
-        connection = _Connection(self._config, client, self._subscriptions, self._session_expiry_s, self._say)
-        self._connection = connection
-        try:
-            return connection.run(self._stopping)
-        finally:
-            self._connection = None
+        """One connection; and at once another if this broker takes fewer messages at a time."""
+        while True:
+            try:
+                client = self._new_paho_client()
+            except _UnusableFile as error:
+                return BrokerRefused(reason=str(error))
+            client.on_message = self._on_message
+            connection = _Connection(
+                self._config, client, self._subscriptions, self._session_expiry_s, self._say
+            )
+            self._connection = connection
+            try:
+                end = connection.run(self._stopping)
+            finally:
+                self._connection = None
+            if connection.in_flight_max >= self._in_flight_max:
+                return end
+            self._in_flight_max = connection.in_flight_max
 
     def _say(self, event: BrokerEvent) -> None:
         if not isinstance(event, BrokerConfirmed | BrokerMessage):
@@ -227,7 +236,7 @@ class MqttClient:
             clean_session=None if is_5 else self._session_expiry_s == 0,
             reconnect_on_failure=False,
         )
-        client.max_inflight_messages_set(_IN_FLIGHT_MAX)
+        client.max_inflight_messages_set(self._in_flight_max)
         if config.tls:
             client.tls_set_context(_tls_context(config))
         if self._username is not None:
@@ -260,6 +269,8 @@ class _Connection:
         self._over = threading.Event()
         self._end: BrokerLost | BrokerRefused | None = None
         self._last_error = ""
+        self.in_flight_max = client.max_inflight_messages
+        """How many messages may be under way; fewer if the broker has said so (its Receive Maximum)."""
         self._packet_bytes_max: int | None = None
         # The answer to a message may come before paho has told us its number: whichever is second joins them.
         self._joining = threading.Lock()
@@ -343,6 +354,12 @@ class _Connection:
     ) -> None:
         if reason_code.is_failure:
             self._end = BrokerRefused(reason=why_refused(reason_code, client.username, self._config))
+            return
+        receive_maximum = getattr(properties, "ReceiveMaximum", self.in_flight_max)
+        if receive_maximum < self.in_flight_max:
+            # paho's own limit may not be changed on a live connection: the next one is made with this.
+            self.in_flight_max = receive_maximum
+            client.disconnect()
             return
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", None)
         self._connected = BrokerConnected(

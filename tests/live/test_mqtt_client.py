@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -409,6 +410,51 @@ class TestOnAmqtt:
 
     def test_mqtt_5_is_refused_with_the_version_to_set(self, amqtt: Amqtt, side: Open):
         assert "set mqtt.version = 3" in home_is_told(side(at(amqtt, 5)))
+
+
+def test_a_broker_never_has_more_messages_at_a_time_than_it_can_take(side: Open):
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(WITHIN_S)
+    connack_receive_maximum_3 = bytes.fromhex("20 06 00 00 03 21 00 03")
+    suback = bytes.fromhex("90 04 00 01 00 01")
+    config = MqttConfig(host="127.0.0.1", port=listener.getsockname()[1])
+    home = side(config)
+    with listener:
+        for turn in ("too many would be sent", "three at a time"):
+            broker, _ = listener.accept()
+            broker.settimeout(WITHIN_S)
+            assert first_of_packet(broker) == CONNECT
+            broker.sendall(connack_receive_maximum_3)
+            if turn == "too many would be sent":
+                assert first_of_packet(broker) == DISCONNECT
+                broker.close()
+        assert first_of_packet(broker) == SUBSCRIBE
+        broker.sendall(suback)
+        home.told(BrokerConnected)
+        for token in range(1, 6):
+            home.say("text", token)
+        home.say("", 6, qos=0)
+        packets = [first_of_packet(broker) for _ in range(4)]
+        assert sorted(packets) == [PUBLISH, *[PUBLISH_QOS_1] * 3]
+        broker.close()
+
+
+CONNECT, DISCONNECT, SUBSCRIBE, PUBLISH, PUBLISH_QOS_1 = 0x10, 0xE0, 0x82, 0x30, 0x32
+
+
+def first_of_packet(connection: socket.socket) -> int:
+    """Reads one packet of less than 128 bytes: its first byte."""
+    first, length = received(connection, 2)
+    assert length < 128
+    received(connection, length)
+    return first
+
+
+def received(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        data += connection.recv(count - len(data))
+    return data
 
 
 def test_another_client_of_our_name_is_to_be_found_and_stopped():
