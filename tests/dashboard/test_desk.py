@@ -416,8 +416,8 @@ def test_a_restart_keeps_the_picture_and_marks_it_old(ward: Ward) -> None:
 
 
 def test_what_the_dashboard_itself_says_stands_among_the_alerts_by_its_priority(ward: Ward) -> None:
-    ward.hear(ward.home.state(urgency="critical"), ward.home.alert(1, 1, priority="low"), ward.home.beat())
-    ward.pass_s(15 * 60)
+    ward.hear(ward.home.state(urgency="vital"), ward.home.alert(1, 1, priority="low"), ward.home.beat())
+    ward.pass_s(5 * 60)
     ward.hear(SpeakingHome(ward.clock, home="h-2").alert(1, 1, priority="high"))
     assert [card.title for card in ward.view.cards] == [
         "Nothing comes from the home",
