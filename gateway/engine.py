@@ -160,12 +160,12 @@ class _Pump:
         self.setup = setup
         self.monitor, self.inhibition, self.begins_anew = _resume(setup, kept)
         self.reading: Reading | None = None
-        self.reading_t_ms: int | None = None
+        self.heard_uptime_ms: int | None = None
         self.port_open = False
         self.gap_before_next_reading = GapKind.NONE
         """Of unknown length: nobody knows how much time lies between the last reading and the next."""
         self.timers_wait_until_t_ms = 0
-        self.garbled_since_t_ms: int | None = None
+        self.garbled_since_uptime_ms: int | None = None
         self.garbled = _is_open(self.inhibition, Kind.GARBLED_LINK)
         self.wrong_pump = setup.serial_number is not None and _is_open(self.inhibition, Kind.WRONG_PUMP)
         self.link_told = ""
@@ -190,14 +190,14 @@ class _Pump:
             return respond_within_s(self.urgency)
         return {priority: ms // 1000 for priority, ms in prescription.respond_within_ms.items()}
 
-    def link(self, t_ms: int) -> str:
+    def link(self, uptime_ms: int) -> str:
         """``up``, ``down``, ``silent`` or ``garbled`` (mqtt page, ``beat``)."""
         if not self.port_open:
             return "down"
         silent_after_ms = max(SILENT_AFTER_POLLS * self.setup.poll_ms, SILENT_AFTER_MIN_MS)
-        if self.reading_t_ms is not None and t_ms - self.reading_t_ms <= silent_after_ms:
+        if self.heard_uptime_ms is not None and uptime_ms - self.heard_uptime_ms <= silent_after_ms:
             return "up"
-        return "garbled" if self.garbled_since_t_ms is not None else "silent"
+        return "garbled" if self.garbled_since_uptime_ms is not None else "silent"
 
     def meets_gap(self, instant: Instant) -> None:
         """A restart has left a gap of unknown length, or its length has become known.
@@ -215,9 +215,9 @@ class _Pump:
         wake_t_ms = self.monitor.next_wake_t_ms()
         return None if wake_t_ms is None else max(wake_t_ms, self.timers_wait_until_t_ms)
 
-    def age_ms(self, t_ms: int) -> int | None:
+    def age_ms(self, uptime_ms: int) -> int | None:
         """Age of the newest reading."""
-        return None if self.reading_t_ms is None else t_ms - self.reading_t_ms
+        return None if self.heard_uptime_ms is None else uptime_ms - self.heard_uptime_ms
 
     def kept(self) -> bytes:
         """What must be found again after a restart."""
@@ -264,6 +264,8 @@ class _Turn:
         self.moment = moment
         self.instant = instant
         self.t_ms = instant.t_ms
+        self.uptime_ms = projections.uptime_ms(moment)
+        """For the age of what was heard since the start: it does not move with a gap that becomes known."""
         self.when = When(t_ms=instant.t_ms, utc_ms=instant.utc_ms)
         self.changes: list[Change] = []
         self.notes: list[str] = []
@@ -487,7 +489,7 @@ class Engine:
     def _port_lost(self, turn: _Turn, happened: PortLost) -> None:
         for pump in self._ports[happened.port]:
             pump.port_open = False
-            pump.garbled_since_t_ms = None
+            pump.garbled_since_uptime_ms = None
         turn.notes.append(f"port {happened.port}: {happened.reason}")
 
     def _bytes_arrived(self, turn: _Turn, happened: BytesArrived) -> None:
@@ -498,8 +500,8 @@ class Engine:
         for fact in self._sessions[port].receive(data, turn.t_ms):
             if isinstance(fact, LinkFault):
                 for pump in self._ports[port]:
-                    if pump.garbled_since_t_ms is None:
-                        pump.garbled_since_t_ms = turn.t_ms
+                    if pump.garbled_since_uptime_ms is None:
+                        pump.garbled_since_uptime_ms = turn.uptime_ms
                 turn.notes.append(
                     f"port {port}: {fact.byte_count} bytes make no sense"
                     f" ({fact.kind}{': ' if fact.detail else ''}{fact.detail}),"
@@ -509,7 +511,7 @@ class Engine:
                 self._reading(turn, self._pumps[fact.pump], fact)
 
     def _reading(self, turn: _Turn, pump: _Pump, reading: Reading) -> None:
-        pump.garbled_since_t_ms = None
+        pump.garbled_since_uptime_ms = None
         expected_serial = pump.setup.serial_number
         if expected_serial is not None and reading.serial is not None:
             pump.wrong_pump = reading.serial != expected_serial
@@ -525,7 +527,7 @@ class Engine:
         if pump.wrong_pump:
             return
         pump.reading = reading
-        pump.reading_t_ms = turn.t_ms
+        pump.heard_uptime_ms = turn.uptime_ms
         instant = turn.instant
         if reading.state is not PumpState.UNKNOWN:
             instant = msgspec.structs.replace(instant, gap=pump.gap_before_next_reading)
@@ -868,9 +870,9 @@ class Engine:
             if wake_t_ms is not None and wake_t_ms <= turn.t_ms:
                 self._found(turn, pump, pump.monitor.step(turn.instant, None))
             self._watch_the_link(turn, pump)
-            if pump.link(turn.t_ms) != pump.link_told:
+            if pump.link(turn.uptime_ms) != pump.link_told:
                 # A board believes the link that the last beat told: it need not wait for the next.
-                pump.link_told = pump.link(turn.t_ms)
+                pump.link_told = pump.link(turn.uptime_ms)
                 self._next_beat_t_ms = turn.t_ms
         self._watch_for_a_second_gateway(turn)
         next_due_t_ms = self.book.next_due_t_ms()
@@ -887,8 +889,8 @@ class Engine:
                     turn.writes.append(Write(port=port, data=data))
 
     def _watch_the_link(self, turn: _Turn, pump: _Pump) -> None:
-        since_t_ms = pump.garbled_since_t_ms
-        garbled = since_t_ms is not None and turn.t_ms - since_t_ms >= GARBLED_FOR_MS
+        since_uptime_ms = pump.garbled_since_uptime_ms
+        garbled = since_uptime_ms is not None and turn.uptime_ms - since_uptime_ms >= GARBLED_FOR_MS
         if garbled and not pump.garbled:
             pump.garbled = True
             self._about_pump(
@@ -898,7 +900,7 @@ class Engine:
                 Verdict.PRESENT,
                 "What comes from the pump makes no sense: check the cable and its plugs.",
             )
-        elif pump.garbled and pump.link(turn.t_ms) == "up":
+        elif pump.garbled and pump.link(turn.uptime_ms) == "up":
             pump.garbled = False
             self._about_pump(turn, pump, Kind.GARBLED_LINK, Verdict.ABSENT, "")
 
@@ -1071,7 +1073,7 @@ class Engine:
                         as_of=as_of,
                         lanes={name: (lane.oldest, lane.next_seq) for name, lane in self._lanes.items()},
                         pumps={
-                            token: (pump.link(turn.t_ms), pump.age_ms(turn.t_ms))
+                            token: (pump.link(turn.uptime_ms), pump.age_ms(turn.uptime_ms))
                             for token, pump in self._pumps.items()
                         },
                     )
@@ -1089,7 +1091,7 @@ class Engine:
     def _state_message(self, turn: _Turn, pump: _Pump) -> Message | None:
         """The pump's state, if it is time for it: on change, each minute, more often while watched."""
         status = pump.monitor.status(turn.instant)
-        link = pump.link(turn.t_ms)
+        link = pump.link(turn.uptime_ms)
         essence = projections.essence(pump.reading, status, link)
         watched = self._watched_t_ms is not None and turn.t_ms - self._watched_t_ms <= WATCH_HOLDS_MS
         every_ms = STATE_WHILE_WATCHED_EVERY_MS if watched else STATE_EVERY_MS
@@ -1103,7 +1105,7 @@ class Engine:
             turn.instant.utc_ms,
             turn.moment.synced,
             reading=pump.reading,
-            age_ms=pump.age_ms(turn.t_ms),
+            age_ms=pump.age_ms(turn.uptime_ms),
             status=status,
             urgency=pump.urgency,
             origin=pump.setup.origin,
@@ -1158,7 +1160,7 @@ class Engine:
             said = f"{reading.state}" if reading is not None else PumpState.UNKNOWN
             verdict = pump.monitor.status(turn.instant).verdict
             parts.append(
-                f"{token}: link {pump.link(turn.t_ms)}, pump says {said}, {verdict.replace('_', ' ')}"
+                f"{token}: link {pump.link(turn.uptime_ms)}, pump says {said}, {verdict.replace('_', ' ')}"
             )
         open_now = [alert for alert in self.book.open.values() if alert.state is not AlertState.LATCHED]
         parts.append(f"{len(open_now)} open alerts" if len(open_now) != 1 else "1 open alert")

@@ -41,12 +41,18 @@ class Point(Struct, frozen=True, kw_only=True):
     pressure_mmhg: float | None
 
 
+def uptime_ms(moment: Moment) -> int:
+    """The machine's own clock, which every moment of a running gateway has."""
+    assert moment.monotonic_ms is not None, "only recordings lack the machine's own clock"
+    return moment.monotonic_ms
+
+
 def point(taken: PointTaken) -> Point:
     """What history keeps of a reading."""
     reading = taken.reading
     return Point(
         t_ms=taken.t_ms,
-        uptime_ms=_uptime_ms(taken.moment),
+        uptime_ms=uptime_ms(taken.moment),
         state=reading.state,
         rate_ml_h=reading.rate_ml_h,
         volume_ml=reading.volume_ml,
@@ -216,7 +222,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
                     historical=False,
                     points=tuple(
                         wire.TelemetryPoint(
-                            time=wire.UtcTime(utc_ms - (_uptime_ms(now) - taken.uptime_ms))
+                            time=wire.UtcTime(utc_ms - (uptime_ms(now) - taken.uptime_ms))
                             if synced
                             else None,
                             uptime_s=taken.uptime_ms / 1000,
@@ -369,11 +375,6 @@ class Speaker(Struct, frozen=True, kw_only=True):
             ),
             retain=True,
         )
-
-
-def _uptime_ms(moment: Moment) -> int:
-    assert moment.monotonic_ms is not None, "only recordings lack the machine's own clock"
-    return moment.monotonic_ms
 
 
 def _clock(synced: bool) -> wire.Clock:

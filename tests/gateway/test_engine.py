@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -111,14 +112,14 @@ def test_a_stop_waits_for_the_card_but_not_for_ever(home):
 @pytest.mark.parametrize(
     ("off_s", "clock_error_s", "synced", "words"),
     [
-        (0, 0, True, "for about 1 s:"),
-        (100, 0, True, "for about 105 s:"),
+        (0, 0, True, r"for about \d+ s:"),
+        (50, 0, True, r"for about \d+ s:"),
         (3_600, 0, True, "for about 60 min:"),
         (30_000, 0, True, "for about 8 h 20 min:"),
         (3_600, -86_400, False, "for an unknown time:"),
     ],
 )
-def test_a_power_cut_is_reported_with_its_length_where_that_is_known(
+def test_a_watch_that_broke_off_is_reported_with_its_length_where_that_is_known(
     home, off_s, clock_error_s, synced, words
 ):
     home.wait(60)
@@ -130,12 +131,7 @@ def test_a_power_cut_is_reported_with_its_length_where_that_is_known(
     home.start()
     home.connect()
     assert home.told("monitoring_interrupted") == [(1, "active", "first")]
-    message = home.alert("monitoring_interrupted")["message"]
-    if off_s in (0, 100):
-        assert "The gateway was not watching for about " in message
-        assert " s:" in message
-    else:
-        assert words in message
+    assert re.search(f"The gateway was not watching {words}", home.alert("monitoring_interrupted")["message"])
 
 
 def test_after_a_power_cut_revisions_go_on_from_the_next_thousand(home):
@@ -179,9 +175,11 @@ def test_a_volume_counted_over_a_gap_of_unknown_length_accuses_nobody(tmp_path):
     for second in range(300):
         if second == 60:
             home.clock_error_ms, home.synced = 0, True
+            home.forget()
         home.wait(1)
         volume_ml += 1 / 60
         home.hear(running(volume_ml))
+    assert set(home.links()) == {"up"}
     assert {alert["kind"] for alert in home.said("alert")} == {"monitoring_interrupted"}
 
 
