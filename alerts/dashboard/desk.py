@@ -62,6 +62,11 @@ WATCH_EVERY_MS = 10_000
 CLOSED_SHOWN_MS = 8 * 24 * 3_600_000
 """How long closed alerts are remembered, so that a late message does not open one again."""
 TELEMETRY_SHOWN_MS = 12 * 3_600_000
+KEPT_MS = {Lane.ALERTS: 366 * 24 * 3_600_000, Lane.TELEMETRY: 30 * 24 * 3_600_000}
+"""How long messages are kept, and alerts after they were closed."""
+FORGETS_EVERY_MS = 10_000
+FORGETS_MOST = 500
+"""Of each lane at a time: more than thousands of pumps send meanwhile, and a moment's work for the disk."""
 EXPIRY_S_MAX = 2**32 - 1
 """MQTT 5: four bytes."""
 BROKER_REFUSES_FROM = 128
@@ -139,6 +144,7 @@ class Desk:
         self._progress: dict[LaneKey, LaneProgress] = {}
         self._timers: dict[tuple[str, str], ReceiptTimer] = {}
         self._watched_ms: int | None = None
+        self._forgot_ms: int | None = None
         self.missed = 0
         """How many messages found no place."""
         self.showing = self._remembered()
@@ -423,6 +429,9 @@ class Desk:
 
     def _when_due(self) -> None:
         now_ms = self._clock.now_ms()
+        if self._forgot_ms is None or now_ms - self._forgot_ms >= FORGETS_EVERY_MS:
+            self._forgot_ms = now_ms
+            self._forget_what_is_old()
         if self.showing.board.subscribed_ms is None:
             return
         self._give_up(now_ms)
@@ -434,6 +443,13 @@ class Desk:
                 self._resync(name, now_ms)
         if self._watched_ms is None or now_ms - self._watched_ms >= WATCH_EVERY_MS:
             self._watch(now_ms)
+
+    def _forget_what_is_old(self) -> None:
+        try:
+            for lane, kept_ms in KEPT_MS.items():
+                self._store.forget(lane, self._clock.utc_ms() - kept_ms, FORGETS_MOST)
+        except SQLAlchemyError as error:
+            log.warning("what is old could not be deleted, and is tried again: %s", error)
 
     def _give_up(self, now_ms: int) -> None:
         progress = dict(self._progress)

@@ -2,7 +2,8 @@
 
 A receipt says "stored": so each transaction is on the disk (SQLite, write-ahead log, ``synchronous=FULL``)
 before ``Store.keep`` returns. Nothing is ever overwritten: a number that comes with other bytes is kept
-beside the first.
+beside the first. What is old is forgotten (``Store.forget``): telemetry after 30 days; alerts, a year after
+they were closed, and other messages of their lane after a year (desk.py).
 """
 
 from __future__ import annotations
@@ -339,6 +340,38 @@ class Store:
                     id=deed_id, home=home, topic=topic, payload=payload, at_utc_ms=at_utc_ms
                 )
             )
+
+    def forget(self, lane: Lane, before_utc_ms: int, most: int) -> int:
+        """Deletes at most so many messages of a lane that arrived before, the oldest first; how many.
+
+        Never one that is not receipted yet, nor any revision of an alert that was not closed before then.
+        """
+        late = _MESSAGE.alias()
+        is_long_closed = sql.exists().where(
+            late.c.home == _MESSAGE.c.home,
+            late.c.alert_id == _MESSAGE.c.alert_id,
+            late.c.closed.is_(True),
+            late.c.arrived_utc_ms < before_utc_ms,
+        )
+        is_done = sql.exists().where(
+            _PROGRESS.c.home == _MESSAGE.c.home,
+            _PROGRESS.c.store == _MESSAGE.c.store,
+            _PROGRESS.c.lane == _MESSAGE.c.lane,
+            _PROGRESS.c.done >= _MESSAGE.c.seq,
+        )
+        old = (
+            sql.select(_MESSAGE.c.id)
+            .where(
+                _MESSAGE.c.lane == lane.value,
+                _MESSAGE.c.arrived_utc_ms < before_utc_ms,
+                sql.or_(_MESSAGE.c.alert_id.is_(None), is_long_closed),
+                is_done,
+            )
+            .order_by(_MESSAGE.c.arrived_utc_ms)
+            .limit(most)
+        )
+        with self._engine.begin() as transaction:
+            return transaction.execute(_MESSAGE.delete().where(_MESSAGE.c.id.in_(old))).rowcount
 
     def lost(self) -> tuple[tuple[LaneKey, Lost], ...]:
         """All numbers that were passed over, in the order in which that was found."""

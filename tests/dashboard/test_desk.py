@@ -407,6 +407,20 @@ def test_a_restart_forgets_no_open_alert_and_opens_no_closed_one(ward: Ward) -> 
     assert {row.alert_id for row in ward.view.alerts} == {"a-s-1-1", "a-s-1-2"}
 
 
+def test_telemetry_is_kept_for_thirty_days_and_closed_alerts_for_a_year(ward: Ward) -> None:
+    def stored() -> tuple[int, int]:
+        return len(ward.store.telemetry_since(0)), len(ward.store.revisions("h-1", "a-s-1-1"))
+
+    ward.hear(ward.home.telemetry((None, 1.0, 1.0)))
+    ward.hear(ward.home.alert(1, 1), ward.home.alert(1, 2, state="closed", reason="resolved"))
+    ward.pass_s(30 * 86_400)
+    assert stored() == (1, 2)
+    ward.pass_s(10)
+    assert stored() == (0, 2)
+    ward.pass_s(336 * 86_400)
+    assert stored() == (0, 0)
+
+
 def test_a_restart_keeps_the_picture_and_marks_it_old(ward: Ward) -> None:
     ward.hear(ward.home.telemetry(("2026-05-04T08:00:00Z", 0, 0), ("2026-05-04T08:30:00Z", 5, 4)))
     ward.restart()

@@ -83,6 +83,30 @@ def test_alerts_that_were_closed_long_ago_are_left_out_at_the_start(url: str) ->
     assert [message.payload for message in found] == [b"3", b"4", b"9"]
 
 
+def test_what_is_old_is_forgotten_but_nothing_that_is_open_or_not_receipted(url: str) -> None:
+    store = Store(url)
+    store.keep(
+        [
+            durable(1, b"1"),
+            durable(2, b"2", alert_id="open"),
+            durable(3, b"3", alert_id="closed early"),
+            durable(4, b"4", alert_id="closed early", closed=True),
+            durable(5, b"5", alert_id="closed late"),
+            durable(6, b"6"),
+            durable(7, b"7"),
+            durable(9, b"9", alert_id="closed late", closed=True),
+        ],
+        {ALERTS: 6},
+    )
+    assert store.forget(Lane.TELEMETRY, 8_000, most=10) == 0
+    assert store.forget(Lane.ALERTS, 8_000, most=3) == 3
+    assert store.forget(Lane.ALERTS, 8_000, most=3) == 1
+    assert store.forget(Lane.ALERTS, 8_000, most=3) == 0
+    assert store.revisions("h-1", "closed early") == ()
+    assert [message.payload for message in store.newest_revisions(0)] == [b"2", b"5", b"9"]
+    assert store.progress() == {ALERTS: (6, (7, 9))}
+
+
 def test_a_notice_stays_until_somebody_closes_it_and_comes_back_when_it_is_said_again(url: str) -> None:
     store = Store(url)
     notice = Notice(home="h-1", key="k", kind="numbers_lost", message="Missing: 3", raised_utc_ms=5)
