@@ -36,7 +36,7 @@ from alerts import wire
 from alerts.dashboard import views
 from alerts.dashboard.clock import Clock
 from alerts.dashboard.config import SiteConfig, is_loopback
-from alerts.dashboard.desk import Acknowledge, CloseNotice, Desk, Trace
+from alerts.dashboard.desk import Acknowledge, CloseNotice, Desk, Showing, Trace
 from alerts.dashboard.desk import Request as Wish
 from alerts.dashboard.store import Store
 
@@ -159,6 +159,8 @@ class Pages:
         self._store = store
         self._clock = clock
         self._site = site
+        self._viewed: tuple[Showing, int, views.BoardView] | None = None
+        self._middles: dict[tuple[str, Viewer], tuple[dict[str, object], str]] = {}
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -185,9 +187,20 @@ class Pages:
         )
 
     def middle(self, page: str, viewer: Viewer) -> str:
-        """What is inside ``main`` of the page at this path."""
+        """What is inside ``main`` of the page at this path; rendered only when something in it has changed.
+
+        May be called by several threads at once: at worst one of them renders what another has rendered.
+        """
         template, values = self._values(page, viewer)
-        return self._environment.get_template(template).render(**values)
+        before = self._middles.pop((page, viewer), None)
+        if before is not None and before[0] == values:
+            text = before[1]
+        else:
+            text = self._environment.get_template(template).render(**values)
+        self._middles[page, viewer] = (values, text)
+        while len(self._middles) > STREAMS_MAX:
+            self._middles.pop(next(iter(self._middles)), None)
+        return text
 
     def sorry(self, heading: str, words: str) -> str:
         """A page that says why something was not done."""
@@ -202,8 +215,16 @@ class Pages:
 
     def shown_alerts(self) -> tuple[tuple[str, int], ...]:
         """(alert_id, rev) of what the board's page shows now."""
-        rows = views.alert_rows(self._desk.showing.board, self._clock.now_ms())
-        return tuple((row.alert_id, row.rev) for row in rows)
+        return tuple((row.alert_id, row.rev) for row in self._board(self._clock.now_ms()).alerts)
+
+    def _board(self, now_ms: int) -> views.BoardView:
+        """The board, worked out once for all viewers: after each change, and each second."""
+        showing, second = self._desk.showing, now_ms // 1_000
+        if self._viewed is None or self._viewed[0] is not showing or self._viewed[1] != second:
+            board = views.view(showing.board, showing.notices, now_ms, showing.storage_words)
+            self._viewed = (showing, second, board)
+            return board
+        return self._viewed[2]
 
     def _values(self, page: str, viewer: Viewer) -> tuple[str, dict[str, object]]:
         showing = self._desk.showing
@@ -211,8 +232,7 @@ class Pages:
         values: dict[str, object] = {"viewer": viewer, "roles": [role.value for role in wire.Role]}
         alert = parse_alert_page(page)
         if alert is None:
-            board = views.view(showing.board, showing.notices, now_ms, showing.storage_words)
-            return "board.html", {**values, "board": board}
+            return "board.html", {**values, "board": self._board(now_ms)}
         name, alert_id = alert
         home = showing.board.homes.get(name)
         known = home.alerts.get(alert_id) if home else None
@@ -296,6 +316,8 @@ def make_app(
         return html(await run_in_threadpool(pages.whole, path, viewer_of(request)))
 
     async def events(request: Request) -> Response:
+        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            return PlainTextResponse("Only for pages of this dashboard.\n", status_code=403)
         path = request.query_params.get("page", "/")
         viewer = viewer_of(request)
         woken = audience.enter(viewer)
@@ -311,7 +333,7 @@ def make_app(
         try:
             while not audience.is_over:
                 woken.clear()
-                alerts = pages.shown_alerts()
+                alerts = pages.shown_alerts() if path == "/" else ()
                 middle = await run_in_threadpool(pages.middle, path, viewer_of(request))
                 now_ms = clock.now_ms()
                 if middle != sent:

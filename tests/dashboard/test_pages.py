@@ -454,6 +454,25 @@ def test_somebody_watches_while_their_page_is_open_and_for_an_hour_after_they_sa
     stream.close()
 
 
+def test_a_page_is_rendered_once_for_what_it_shows(site: Site) -> None:
+    made = pages.Pages(site.desk, site.desk._store, site.clock, SiteConfig())  # type: ignore[arg-type]
+    nurse, other = pages.Viewer(name="nurse-07"), pages.Viewer(name="nurse-08")
+    first = made.middle("/", nurse)
+    site.clock.pass_s(1)
+    assert made.middle("/", nurse) is first
+    assert "nurse-08" in made.middle("/", other)
+    site.hear(site.home.alert())
+    site.desk.turn()
+    assert "Under-infusion" in made.middle("/", nurse)
+    site.clock.pass_s(40)
+    assert "waiting for the home" in made.middle("/", nurse)
+
+
+def test_pages_of_others_cannot_use_up_the_streams(site: Site) -> None:
+    site.start()
+    assert site.get("/events", Sec_Fetch_Site="cross-site").status == 403
+
+
 def test_streams_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "STREAMS_MAX", 1)
     site.start()
