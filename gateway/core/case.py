@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drivers.reading import PumpState
 from gateway.core.memory import Findings, Memory
-from gateway.core.occurrence import volume_is_in
+from gateway.core.occurrence import Occurrence, volume_is_in
 from gateway.core.prescription import Prescription
 from gateway.core.schedule import Course
 
@@ -65,10 +65,15 @@ class Case:
         if self.schedule.as_needed:
             more = self.schedule.times == 0 or number <= self.schedule.times
             return number if more and schedule_utc_ms >= self.schedule.start_utc_ms else None
+        return number if self.window_is_open(number, t_ms) else None
+
+    def window_is_open(self, number: int, t_ms: int) -> bool:
+        """Whether it is time for this occurrence, or later."""
         due_utc_ms = self.course.due_utc_ms(number)
-        if due_utc_ms is None or schedule_utc_ms < due_utc_ms - self.limits.start_window_ms:
-            return None
-        return number
+        schedule_utc_ms = self.schedule_utc_ms(t_ms)
+        if due_utc_ms is None or schedule_utc_ms is None:
+            return False
+        return schedule_utc_ms >= due_utc_ms - self.limits.start_window_ms
 
     def another_is_to_come(self) -> bool:
         """Whether the schedule has another occurrence that has neither begun nor been missed."""
@@ -109,6 +114,20 @@ class Case:
             number = max(1, self.course.number_due_at_or_before(memory.t_ms + memory.schedule_offset_ms))
         due_utc_ms = self.due_utc_ms(number)
         return None if due_utc_ms is None else self.t_ms_at(due_utc_ms)
+
+    def next_due_t_ms(self, occurrence: Occurrence) -> int | None:
+        """From when on the occurrence after this one is due; ``None`` if none is, or it is not known.
+
+        Where there is no gap between them it is due when this one ends (section 1, ``start_window``): an
+        interrupted one not before it would have ended without the interruption.
+        """
+        due_utc_ms = self.course.due_utc_ms(occurrence.number + 1)
+        due_t_ms = None if due_utc_ms is None else self.t_ms_at(due_utc_ms)
+        if due_t_ms is None or occurrence.interrupted_t_ms is None or self.course.gap_ms(occurrence.number):
+            return due_t_ms
+        ends_t_ms = occurrence.interrupted_t_ms + self.left_ms()
+        known_to_ms = self.poll_ms + occurrence.uncertain_ms
+        return ends_t_ms if ends_t_ms - due_t_ms > known_to_ms else due_t_ms
 
     def is_due(self, t_ms: int) -> bool:
         """Whether an occurrence is due and has not begun."""

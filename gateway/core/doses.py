@@ -5,7 +5,7 @@ from __future__ import annotations
 from alerts.condition import Kind
 from drivers.reading import PumpAlarm, PumpState, Reading
 from gateway.core import assess
-from gateway.core.case import CONFIRMING_READINGS, Case
+from gateway.core.case import CONFIRMING_READINGS, DELIVERING_STATES, Case
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.delivery import Bank, Mark
 from gateway.core.memory import Doing, Run
@@ -78,12 +78,18 @@ class Doses:
         """Begin, interrupt, resume or end."""
         memory = self._case.memory
         before = memory.doing
+        if memory.occurrence is not None and self._is_over_unseen(memory.occurrence, t_ms, elapsed_ms):
+            delivered_ml = self._end_unseen(memory.occurrence, reading, t_ms, delivered_ml)
+            before = Doing.STILL
         doing = self._doing(reading)
-        if memory.occurrence is None and doing is Doing.DELIVERING:
-            self._deliver_outside(reading, t_ms, elapsed_ms, delivered_ml)
-        elif memory.occurrence is None:
-            self._given_unseen(t_ms, elapsed_ms, delivered_ml, before)
-            self._stop_run(t_ms)
+        if memory.occurrence is None:
+            goes_on = doing is Doing.DELIVERING
+            if before is not Doing.DELIVERING and delivered_ml:
+                delivered_ml = self._given_unseen(t_ms, elapsed_ms, delivered_ml, goes_on=goes_on)
+            if goes_on:
+                self._deliver_outside(reading, t_ms, elapsed_ms, delivered_ml)
+            else:
+                self._stop_run(t_ms)
         elif doing is Doing.DELIVERING:
             self._deliver(memory.occurrence, reading, t_ms)
         elif doing is Doing.INTERRUPTED:
@@ -122,11 +128,8 @@ class Doses:
 
     def _is_next(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether delivery after an interruption is the next occurrence already (section 1.1, rule 3)."""
-        due_utc_ms = self._case.due_utc_ms(self._case.memory.next_number)
-        schedule_utc_ms = self._case.schedule_utc_ms(t_ms)
-        if due_utc_ms is None or schedule_utc_ms is None:
-            return False
-        if abs(schedule_utc_ms - due_utc_ms) > self._case.limits.start_window_ms:
+        due_t_ms = self._case.next_due_t_ms(occurrence)
+        if due_t_ms is None or abs(t_ms - due_t_ms) > self._case.limits.start_window_ms:
             return False
         whole_ml = self._case.course.volume_ml - self._case.expected.counter_ml
         programmed_anew = reading.vtbi_ml is not None and reading.vtbi_ml >= whole_ml
@@ -294,31 +297,67 @@ class Doses:
         occurrence.end_readings = 0
         occurrence.counter_reset = False
 
-    def _given_unseen(self, t_ms: int, elapsed_ms: int, delivered_ml: float | None, before: Doing) -> None:
-        """The pump stood still at both readings, and the counter shows what was given between them."""
-        if not delivered_ml or before is Doing.DELIVERING or self._case.memory.next_number is None:
-            return
-        kvo_ml = self._case.kvo_ml_h * elapsed_ms / MS_PER_HOUR * (1 + self._case.limits.tolerance)
+    def _is_over_unseen(self, occurrence: Occurrence, t_ms: int, elapsed_ms: int) -> bool:
+        """Whether it was over before this reading, in a silence into which the next one's time fell."""
+        limits = self._case.limits
+        if elapsed_ms <= limits.no_data_after_ms or self._case.open_number(t_ms) != occurrence.number + 1:
+            return False
+        if occurrence.interrupted_t_ms is not None:
+            next_due_t_ms = self._case.next_due_t_ms(occurrence)
+            return next_due_t_ms is not None and next_due_t_ms <= t_ms
+        has_gap = bool(self._case.course.gap_ms(occurrence.number))
+        tolerated_ml = self._case.course.volume_ml * limits.tolerance if has_gap else 0.0
+        surplus_ml = occurrence.delivered_ml - self._case.course.volume_ml
+        return self._case.volume_in() and surplus_ml > tolerated_ml + self._case.expected.counter_ml
+
+    def _end_unseen(
+        self, occurrence: Occurrence, reading: Reading, t_ms: int, delivered_ml: float | None
+    ) -> float:
+        """End what was over before this reading. What was counted since then, and is of the next one."""
+        rest_ml = 0.0
+        if self._case.volume_in():
+            rest_ml = max(0.0, occurrence.delivered_ml - self._case.course.volume_ml)
+        elif reading.state in DELIVERING_STATES:
+            rest_ml = delivered_ml or 0.0
+        occurrence.delivered_ml -= rest_ml
+        occurrence.tau_ms = min(occurrence.tau_ms, float(self._case.course.length_ms))
+        occurrence.expected_ml = min(occurrence.expected_ml, self._case.course.volume_ml)
+        self.end(t_ms)
+        return rest_ml
+
+    def _given_unseen(self, t_ms: int, elapsed_ms: int, delivered_ml: float, *, goes_on: bool) -> float:
+        """Whole occurrences that the counter shows to have been given since the last reading.
+
+        Returns what is left: of KVO, let out by hand, or of the occurrence that goes on now.
+        """
+        if self._case.memory.next_number is None:
+            return delivered_ml
+        limits = self._case.limits
+        volume_ml = self._case.course.volume_ml
+        enough_ml = (1 - limits.tolerance) * volume_ml - self._case.expected.counter_ml
+        kvo_ml = self._case.kvo_ml_h * elapsed_ms / MS_PER_HOUR * (1 + limits.tolerance)
         rest_ml = delivered_ml - kvo_ml
-        enough_ml = (
-            1 - self._case.limits.tolerance
-        ) * self._case.course.volume_ml - self._case.expected.counter_ml
-        half_ml = self._case.course.volume_ml / 2  # less may have been let out by hand
-        silent = elapsed_ms > self._case.limits.no_data_after_ms
-        least_ml = max(self._case.expected.counter_ml, half_ml if silent else enough_ml)
+        if goes_on:
+            least_ml = volume_ml * (1 + limits.tolerance)
+        elif elapsed_ms > limits.no_data_after_ms:
+            least_ml = volume_ml / 2  # less may have been let out by hand
+        else:
+            least_ml = enough_ml
+        least_ml = max(self._case.expected.counter_ml, least_ml)
         while rest_ml > least_ml:
             number = self._case.open_number(t_ms)
-            if number is None:
-                return
-            given_ml = (
-                min(rest_ml, self._case.course.volume_ml)
-                if rest_ml < 2 * enough_ml
-                else self._case.course.volume_ml
-            )
+            if number is None or (goes_on and not self._case.window_is_open(number + 1, t_ms)):
+                break
+            given_ml = min(rest_ml, volume_ml) if rest_ml < 2 * enough_ml else volume_ml
+            delivered_ml -= given_ml
             rest_ml -= given_ml
             tau_ms = self._case.course.tau_of_volume(given_ml)
-            self._begin(number, Run(t_ms, 1, tau_ms, given_ml), t_ms, elapsed_ms)
+            due_utc_ms = self._case.due_utc_ms(number)
+            due_t_ms = None if due_utc_ms is None else self._case.t_ms_at(due_utc_ms)
+            begun_t_ms = max(t_ms - elapsed_ms, min(t_ms, due_t_ms or 0))  # nobody saw when
+            self._begin(number, Run(begun_t_ms, 1, tau_ms, given_ml), t_ms, elapsed_ms)
             self.end(t_ms)
+        return delivered_ml
 
     def _miss_before(self, begun_t_ms: int, t_ms: int) -> None:
         """Occurrences that could not be begun any more when this delivery began were missed."""

@@ -50,6 +50,8 @@ class Carry(Struct):
     """A reading since then, or the one with that value, did not deliver."""
     bolus: bool = False
     priming: bool = False
+    fell: bool = False
+    """The counter stands lower than it did, and has not wrapped."""
 
 
 class Memory(Struct, kw_only=True):

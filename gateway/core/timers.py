@@ -107,11 +107,10 @@ class Timers:
                 left_ms = self._case.limits.max_total_pause_ms - occurrence.interrupted_before_ms
                 allowed_ms = max(0, min(allowed_ms, left_ms))
             yield began_t_ms + allowed_ms, self._paused_too_long
-        next_due_utc_ms = self._case.course.due_utc_ms(occurrence.number + 1)
-        if next_due_utc_ms is None:
+        if self._case.course.due_utc_ms(occurrence.number + 1) is None:
             yield occurrence.last_delivery_t_ms + MS_PER_DAY, self._doses.end
             return
-        next_due_t_ms = self._case.t_ms_at(next_due_utc_ms)
+        next_due_t_ms = self._case.next_due_t_ms(occurrence)
         if next_due_t_ms is not None:
             yield next_due_t_ms, self._doses.end
 

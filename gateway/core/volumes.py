@@ -96,6 +96,7 @@ class Volumes:
         )
         if delivered.fall is CounterFall.WRAPPED:
             return delivered.volume_ml
+        carry.fell = True
         occurrence = memory.occurrence
         if occurrence is not None:
             occurrence.counter_reset = True
@@ -240,6 +241,8 @@ class Volumes:
         memory = self._case.memory
         carry = memory.carry
         low_ml, high_ml = carry.low_ml, carry.high_ml
+        if carry.fell:
+            low_ml = min(low_ml, delivered_ml)  # what was counted before the fall has not been seen
         bolus = carry.bolus
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
@@ -437,13 +440,12 @@ class Volumes:
             return
         passed: list[str] = []
         if limits.max_rate_ml_h is not None and memory.rate_limit is not None:
-            too_fast = reading.rate_ml_h is not None and (
-                reading.rate_ml_h > limits.max_rate_ml_h + assess.DISPLAY_MARGIN_ML_H
-            )
-            memory.above_limit_readings = memory.above_limit_readings + 1 if too_fast else 0
+            if reading.rate_ml_h is not None:  # a rate that is not shown neither raises nor ends anything
+                too_fast = reading.rate_ml_h > limits.max_rate_ml_h + assess.DISPLAY_MARGIN_ML_H
+                memory.above_limit_readings = memory.above_limit_readings + 1 if too_fast else 0
             if memory.above_limit_readings >= CONFIRMING_READINGS:
                 passed.append(
-                    f"set to {assess.rate(reading.rate_ml_h or 0.0)},"
+                    f"set to {assess.rate(reading.rate_ml_h or memory.rate_ml_h or 0.0)},"
                     f" and never more than {assess.rate(limits.max_rate_ml_h)} are allowed"
                 )
             elif memory.rate_limit.surplus_ml > self._rate_limit_threshold_ml:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from alerts.condition import Kind, Priority
-from tests.gateway.core.pump_days import Ward, continuous, order
-from tests.gateway.core.timetable import live, must_be_told
+from drivers.reading import PumpState, Reading
+from gateway.core.timeline import Moment
+from tests.gateway.core.pump_days import START_UTC_MS, Ward, continuous, order
+from tests.gateway.core.timetable import BOOT_MS, live, must_be_told, play
 
 PUMP = 'counter_ml = 0.01\nstroke_ml = 0.005\nripple_ml = 0.01\npoll = "5s"'
 LIMITS = 'start_window = "20min"\nend_window = "30min"\nmax_pause = "10min"\nkvo_ml_h = 0.5'
@@ -579,6 +581,14 @@ class TestLimits:
             1:10  limit_exceeded end
             """,
         )
+
+    def test_a_rate_that_is_not_shown_does_not_end_it(self) -> None:
+        ward = Ward(self.LIMITED)
+        play(ward, "-0:10 idle\n0:00 running rate=10\n0:10 running rate=60", until="0:11")
+        at_ms = 11 * 60_000
+        silent = Reading(pump="pump", at_ms=0, state=PumpState.RUNNING, rate_ml_h=None, alarms=())
+        ward.take(Moment(monotonic_ms=BOOT_MS + at_ms, utc_ms=START_UTC_MS + at_ms), silent)
+        assert {"wrong_rate", "limit_exceeded"} <= ward.present()
 
     def test_a_flow_above_the_hard_limit_is_told_though_it_is_not_set(self) -> None:
         ward = live(

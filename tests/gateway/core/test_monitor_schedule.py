@@ -22,6 +22,11 @@ EVERY_8H = order(
     phases='[[schedule.phase]]\nduration = "1h"\nvolume_ml = 100.0\n',
     tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
 )
+EVERY_2H = order(
+    head='every = "2h"\ntimes = 4\n',
+    phases='[[schedule.phase]]\nduration = "1h"\nvolume_ml = 100.0\n',
+    tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+)
 DAY_AFTER_DAY = order(
     head='every = "2h"\ntimes = 3\n',
     phases='[[schedule.phase]]\nduration = "2h"\nrate_ml_h = 10\n',
@@ -467,6 +472,52 @@ def test_doses_that_follow_without_a_gap_may_run_without_a_stop() -> None:
     )
 
 
+def test_without_a_gap_a_dose_that_began_late_may_be_paused_after_the_next_was_due_by_the_clock() -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+        -0:10  idle
+         1:00  running   rate=10
+         2:10  paused
+         2:13  running   rate=10
+         3:03  complete
+         3:10  running   rate=10   counter=0
+         5:10  complete
+        """,
+        until="5:20",
+    )
+    must_be_told(
+        ward,
+        """
+        0:20  not_started
+        1:00  not_started end
+        """,
+    )
+
+
+def test_without_a_gap_an_interrupted_dose_is_over_when_it_should_have_ended() -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+        -0:10  idle
+         0:00  running   rate=10
+         1:00  paused
+        """,
+        until="3:00",
+    )
+    must_be_told(
+        ward,
+        """
+        1:10  paused_too_long
+        2:00  paused_too_long end
+        2:00  stopped_early
+        2:00  stopped_early end
+        2:20  not_started
+        """,
+        within_s=5,
+    )
+
+
 def test_an_interrupted_dose_is_over_when_the_next_is_due() -> None:
     ward = live(
         EVERY_8H,
@@ -680,6 +731,102 @@ class TestWhileNobodyLooked:
             until="26:00",
         )
         must_be_told(ward, "")
+
+    def test_a_dose_that_ended_and_the_next_that_began_in_silence_are_two_doses(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  silence   rate=100
+             1:00  silence
+             2:00  silence   rate=100
+             2:30  running   rate=100
+             3:00  complete
+            """,
+            until="3:30",
+        )
+        must_be_told(
+            ward,
+            """
+            0:00     dose_started
+            0:34:57  no_data
+            2:30     no_data end
+            2:30     dose_ended
+            2:30     dose_started
+            3:00     dose_ended
+            """,
+            info=True,
+        )
+
+    def test_a_dose_that_ended_and_the_next_given_whole_in_silence_are_two_doses(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  silence   rate=100
+             1:00  silence
+             2:00  silence   rate=100
+             3:00  silence
+             3:30  idle
+            """,
+            until="3:50",
+        )
+        must_be_told(ward, "0:34:57 no_data\n3:30 no_data end")
+
+    def test_a_dose_given_whole_in_silence_and_the_next_found_running_are_two_doses(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:10  idle
+            -0:05  silence
+             0:00  silence   rate=100
+             1:00  silence
+             2:00  silence   rate=100
+             2:30  running   rate=100
+             3:00  complete
+            """,
+            until="3:30",
+        )
+        must_be_told(ward, "0:00 no_data\n2:30 no_data end")
+
+    def test_an_interrupted_dose_was_over_when_the_next_came_due_in_silence(self) -> None:
+        ward = live(
+            EVERY_8H,
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  paused
+             0:35  silence
+             8:00  silence   rate=100
+             8:10  running   rate=100
+             9:00  complete
+            """,
+            until="10:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:39:57  no_data
+            8:10     no_data end
+            8:10     stopped_early
+            8:10     stopped_early end
+            """,
+        )
+
+    def test_what_was_counted_before_a_reset_in_silence_is_not_known_and_accuses_nobody(self) -> None:
+        ward = live(
+            DAY_AFTER_DAY,
+            """
+            -0:10  idle
+             0:00  running   rate=10
+             0:30  silence
+             1:00  running   rate=10   counter=0.5
+            """,
+            until="1:50",
+        )
+        must_be_told(ward, "0:34:57 no_data\n1:00 no_data end")
 
     def test_what_was_due_in_silence_is_judged_with_the_first_reading_after_it(self) -> None:
         ward = live(
