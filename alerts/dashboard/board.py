@@ -28,6 +28,7 @@ CLOSED_ALERTS_MAX = 1_000
 DEEDS_MAX = 200
 HOMES_MAX = 2_000
 """More are not shown, and the page says so."""
+_LONG_AGO_S = 100 * 366 * 86_400
 NOT_SENT = "not_sent"
 """Why an acknowledgement was not accepted: there was no connection."""
 REFUSED_BY_BROKER = "refused_by_broker"
@@ -75,7 +76,8 @@ class KnownPump(Struct, frozen=True, kw_only=True):
     state: wire.State | None = None
     state_at_ms: int | None = None
     """When it came. None: it was retained, so nobody knows how old it is."""
-    state_at_utc_ms: int | None = None
+    read_at_utc_ms: int | None = None
+    """When the numbers of ``state`` were read from the pump."""
     points: tuple[Point, ...] = ()
 
 
@@ -414,6 +416,7 @@ def _with_state(home: KnownHome, state: wire.State, fact: Arrived) -> KnownHome:
     known = home.pumps.get(pump, KnownPump())
     if fact.retained and known.state_at_ms is not None:
         return home
+    age_ms = round(min(max(state.reading_age_s or 0.0, 0.0), _LONG_AGO_S) * 1_000)
     home = _with_pump(
         home,
         pump,
@@ -421,12 +424,13 @@ def _with_state(home: KnownHome, state: wire.State, fact: Arrived) -> KnownHome:
             known,
             state=state,
             state_at_ms=None if fact.retained else fact.at_ms,
-            state_at_utc_ms=state.time.utc_ms if fact.retained else fact.at_utc_ms,
+            read_at_utc_ms=(state.time.utc_ms if fact.retained else fact.at_utc_ms) - age_ms,
         ),
     )
     if fact.retained:
         return home
-    return _with_points(home, pump, (Point(state.time.utc_ms, state.expected_ml, state.delivered_ml),))
+    read = Point(state.time.utc_ms - age_ms, state.expected_ml, state.delivered_ml)
+    return _with_points(home, pump, (read,))
 
 
 def _points(message: wire.Telemetry) -> tuple[Point, ...]:

@@ -706,7 +706,7 @@ def _pump_view(name: str, home: KnownHome, pump: str, silence: str, now_ms: int)
         verdict_words=f"Unknown: {why}" if why else words,
         why="" if why or state is None else _explanation(state),
         volume_words="" if state is None else _volume_words(state),
-        as_of_utc_ms=known.state_at_utc_ms,
+        as_of_utc_ms=known.read_at_utc_ms,
         facts=_facts(home, known, pump),
         chart=chart(_recent(known.points)),
         origin=(state.origin or "real") if state else "real",

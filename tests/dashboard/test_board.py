@@ -533,6 +533,14 @@ def test_homes_that_fall_silent_together_are_one_incident() -> None:
 # Points
 
 
+def test_the_numbers_of_a_state_are_as_old_as_the_reading() -> None:
+    world = World()
+    world.hear(world.home.beat(), world.home.state(reading_age_s=4.0))
+    assert world.pump().as_of_utc_ms == world.clock.utc_ms() - 4_000
+    (point,) = world.board.homes["h-1"].pumps["p1"].points
+    assert point.time_utc_ms == world.clock.utc_ms() - 4_000
+
+
 def test_points_come_in_any_order_and_twice_and_an_undated_one_is_not_drawn() -> None:
     clock = SetClock()
     minute = [wire.iso_utc(BEGIN_UTC_MS + n * 60_000) for n in range(3)]
