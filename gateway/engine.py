@@ -1058,6 +1058,9 @@ class Engine:
         as_of = self._lanes[LaneName.ALERTS].committed_seq
         if turn.open_changed:
             sends.append(self._send(self._speaker.open(self._told, as_of, utc_ms, synced)))
+        if turn.alerts:
+            # The card and the alert come first: how the pump is now follows with the next turn, behind them.
+            return sends
         for pump in self._pumps.values():
             message = self._state_message(turn, pump)
             if message is not None:
