@@ -28,7 +28,8 @@ CLOSED_ALERTS_MAX = 1_000
 DEEDS_MAX = 200
 HOMES_MAX = 2_000
 """More are not shown, and the page says so."""
-_LONG_AGO_S = 100 * 366 * 86_400
+LONG_AGO_S = 100 * 366 * 86_400
+"""As old as anything can be said to be."""
 NOT_SENT = "not_sent"
 """Why an acknowledgement was not accepted: there was no connection."""
 REFUSED_BY_BROKER = "refused_by_broker"
@@ -416,7 +417,7 @@ def _with_state(home: KnownHome, state: wire.State, fact: Arrived) -> KnownHome:
     known = home.pumps.get(pump, KnownPump())
     if fact.retained and known.state_at_ms is not None:
         return home
-    age_ms = round(min(max(state.reading_age_s or 0.0, 0.0), _LONG_AGO_S) * 1_000)
+    age_ms = round(min(max(state.reading_age_s or 0.0, 0.0), LONG_AGO_S) * 1_000)
     home = _with_pump(
         home,
         pump,

@@ -312,14 +312,9 @@ class Desk:
             return
         notices = [*notices, *(_missing(lane, run, utc_ms) for lane, run in lost)]
         try:
-            kept = self._store.keep(durables, done, lost, notices, now_utc_ms=utc_ms)
-            doubled = [
-                _other_bytes(durable)
-                for durable, other in zip(durables, kept.contradicts, strict=True)
-                if other
-            ]
-            if doubled:
-                self._store.keep((), notices=doubled)
+            kept = self._store.keep(
+                durables, done, lost, notices, now_utc_ms=utc_ms, contradiction=_other_bytes
+            )
         except SQLAlchemyError as error:
             log.error("nothing can be stored, so nothing is receipted: %s", error)
             self._show(storage_words=f"This dashboard cannot store what arrives ({type(error).__name__}).")
@@ -341,7 +336,7 @@ class Desk:
         ]:
             timer = self._timers.get((home, store), ReceiptTimer())
             self._timers[home, store] = timer.handled(now_ms)
-        if notices or doubled:
+        if notices or any(kept.contradicts):
             self._show(notices=self._store.open_notices())
         if self.showing.storage_words:
             self._show(storage_words="")

@@ -9,7 +9,7 @@ they were closed, and other messages of their lane after a year (desk.py).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -159,6 +159,10 @@ class Kept(Struct, frozen=True, kw_only=True):
     """True: new, and the number was stored before with other bytes."""
 
 
+Contradiction = Callable[[Durable], Notice]
+"""What is to be said of a message whose number was stored before with other bytes."""
+
+
 class Store:
     """One SQLite file (or, later, another database that SQLAlchemy knows). Used by one thread."""
 
@@ -202,14 +206,21 @@ class Store:
         lost: Sequence[tuple[LaneKey, Lost]] = (),
         notices: Sequence[Notice] = (),
         now_utc_ms: int = 0,
+        contradiction: Contradiction | None = None,
     ) -> Kept:
-        """One transaction: all of it is on the disk when this returns, or (an exception) none of it."""
+        """One transaction: all of it is on the disk when this returns, or (an exception) none of it.
+
+        What is to be said of a ``contradiction`` belongs to it too: a message is new only once.
+        """
+        notices = list(notices)
         new, contradicts = [], []
         with self._engine.begin() as transaction:
             for message in messages:
                 is_new, other_bytes = _insert(transaction, message)
                 new.append(is_new)
                 contradicts.append(is_new and other_bytes)
+                if contradicts[-1] and contradiction is not None:
+                    notices.append(contradiction(message))
             for lane, number in (done or {}).items():
                 _upsert(
                     transaction,

@@ -16,6 +16,7 @@ from alerts.alert import AlertState, Reason
 from alerts.condition import Kind, Priority, Urgency
 from alerts.dashboard.board import (
     HOMES_MAX,
+    LONG_AGO_S,
     NOT_SENT,
     REFUSED_BY_BROKER,
     Board,
@@ -44,7 +45,6 @@ TOGETHER_MS = 60_000
 """Homes whose last beats are this close fell silent together: one incident."""
 ANSWER_EXPECTED_WITHIN_MS = 20_000
 CHART_SPAN_MS = 6 * 3_600_000
-_LONG_AGO_S = 100 * 366 * 86_400
 
 
 class Who(Struct, frozen=True, kw_only=True):
@@ -790,7 +790,7 @@ def _facts(home: KnownHome, known: KnownPump, pump: str) -> tuple[Fact, ...]:
     if link is not None:
         facts.append(Fact(name="Link to the pump", value=_LINK_WORDS.get(link.link, link.link)))
         if link.age_s is not None and home.beat_at_utc_ms is not None:
-            read_utc_ms = round(home.beat_at_utc_ms - min(max(link.age_s, 0.0), _LONG_AGO_S) * 1_000)
+            read_utc_ms = round(home.beat_at_utc_ms - min(max(link.age_s, 0.0), LONG_AGO_S) * 1_000)
             facts.append(Fact(name="Newest reading", utc_ms=read_utc_ms, style="seconds"))
     return tuple(facts)
 

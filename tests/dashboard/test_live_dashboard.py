@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import queue
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,28 @@ def test_a_dashboard_that_was_killed_receipts_what_is_sent_again_and_shows_it_on
     dashboard.end(signal.SIGTERM)
     kept = Store(f"sqlite:///{dashboard.folder / 'd.sqlite3'}")
     assert all(len(kept.revisions("h-7f3a", f"a-s-1-{number}")) == 1 for number in range(1, 31))
+
+
+def test_killed_at_random_instants_under_load_nothing_is_lost_and_nothing_comes_twice(
+    gateway: Gateway, dashboard: Dashboard
+) -> None:
+    numbers = range(1, 181)
+    messages = [gateway.home.alert(number, 1) for number in numbers]
+    instants = random.Random(20260504)
+    for first in range(0, len(messages), 30):
+        gateway.say(*messages[first : first + 30])
+        for _ in range(instants.randrange(1, 30)):
+            dashboard.wait_for("dashboard_stored")
+        dashboard.end(signal.SIGKILL)
+        dashboard.start()
+    gateway.say_until_receipt(*messages)
+    with urllib.request.urlopen(dashboard.address, timeout=PATIENCE_S) as page:
+        shown = re.findall(r'<article[^>]* id="alert-h-7f3a-a-s-1-(\d+)"', page.read().decode())
+    assert sorted(map(int, shown)) == list(numbers)
+    assert dashboard.end(signal.SIGTERM) == 0
+    kept = Store(f"sqlite:///{dashboard.folder / 'd.sqlite3'}")
+    assert all(len(kept.revisions("h-7f3a", f"a-s-1-{number}")) == 1 for number in numbers)
+    assert (kept.lost(), kept.open_notices()) == ((), ())
 
 
 def test_two_pages_show_the_acknowledgement_that_the_gateway_has_confirmed(

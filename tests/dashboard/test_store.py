@@ -53,6 +53,14 @@ def test_equal_bytes_under_one_number_are_a_duplicate_and_other_bytes_are_kept_b
     assert [message.payload for message in store.revisions("h-1", "a")] == [b"one", b"two"]
 
 
+def test_a_contradiction_is_on_record_with_the_message_that_makes_it(url: str) -> None:
+    notice = Notice(home="h-1", key="k", kind="duplicate_gateway", message="Twice.", raised_utc_ms=5)
+    Store(url).keep([durable(1, b"one")], contradiction=lambda message: notice)
+    assert Store(url).open_notices() == ()
+    Store(url).keep([durable(1, b"one"), durable(1, b"two")], contradiction=lambda message: notice)
+    assert Store(url).open_notices() == (notice,)
+
+
 def test_a_transaction_is_kept_whole_or_not_at_all(url: str) -> None:
     store = Store(url)
     nameless = Notice(home="h-1", key="k", kind=None, message="", raised_utc_ms=0)  # type: ignore[arg-type]
