@@ -49,15 +49,10 @@ class Doses:
                 or (occurrence is not None and not volume_in)
             ):
                 return Doing.DELIVERING
-            on_ramp = (
-                self._case.schedule.phases[0].is_ramp
-                if occurrence is None
-                else self._case.schedule.phases[-1].is_ramp
-                and occurrence.tau_ms < self._case.course.length_ms
-            )
-            if on_ramp and (
-                occurrence is not None or self._case.open_number(self._case.memory.t_ms) is not None
-            ):
+            if occurrence is not None and self._is_ordered_so_slow(occurrence):
+                return Doing.DELIVERING
+            begins_with_ramp = occurrence is None and self._case.schedule.phases[0].is_ramp
+            if begins_with_ramp and self._case.open_number(self._case.memory.t_ms) is not None:
                 return Doing.DELIVERING
             return Doing.KVO if rate_ml_h > 0 else Doing.STILL
         if state is PumpState.KVO:
@@ -73,6 +68,13 @@ class Doses:
         ):
             return Doing.STILL
         return Doing.INTERRUPTED
+
+    def _is_ordered_so_slow(self, occurrence: Occurrence) -> bool:
+        """Whether its phases still go on, and with no more than keep-vein-open (or down a ramp)."""
+        if occurrence.tau_ms >= self._case.course.length_ms:
+            return False
+        slow = self._rates.ordered_ml_h(occurrence) <= self._case.kvo_ml_h
+        return slow or self._case.schedule.phases[-1].is_ramp
 
     def act(self, reading: Reading, t_ms: int, elapsed_ms: int, delivered_ml: float | None) -> None:
         """Begin, interrupt, resume or end."""

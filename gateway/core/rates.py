@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from msgspec import structs
+
 from alerts.catalogue import row
 from alerts.condition import Kind
 from drivers.reading import PumpState, Reading
 from gateway.core import assess
 from gateway.core.assess import RateVerdict
 from gateway.core.case import CONFIRMING_READINGS, Case
+from gateway.core.counter import MS_PER_HOUR
 from gateway.core.memory import Doing
 from gateway.core.occurrence import Occurrence
 
@@ -42,6 +45,26 @@ class Rates:
     def forget(self) -> None:
         """Another occurrence begins."""
         self.flat = _NOWHERE
+
+    def with_bolus_named(self, reading: Reading) -> Reading:
+        """The same reading; of a pump that has no word for a bolus, and shows its rate, as ``bolus``.
+
+        During a bolus the set rate is that with the bolus (readings.csv, ``rate_ml_h``).
+        """
+        demand = self._case.order.demand
+        occurrence = self._case.memory.occurrence
+        if demand is None or demand.bolus_over_ms is None or occurrence is None:
+            return reading
+        if reading.state is not PumpState.RUNNING or reading.rate_ml_h is None:
+            return reading
+        ordered_ml_h = self.ordered_ml_h(occurrence)
+        with_bolus_ml_h = ordered_ml_h + demand.bolus_ml * MS_PER_HOUR / demand.bolus_over_ms
+        tolerance = self._case.limits.tolerance
+        if reading.rate_ml_h <= ordered_ml_h * (1 + tolerance) + assess.DISPLAY_MARGIN_ML_H:
+            return reading
+        if abs(reading.rate_ml_h - with_bolus_ml_h) > with_bolus_ml_h * tolerance:
+            return reading
+        return structs.replace(reading, state=PumpState.BOLUS)
 
     def verdict(self, occurrence: Occurrence | None, reading: Reading) -> RateVerdict:
         """Whether the set rate is right now. A rate that is not shown is not wrong."""

@@ -33,6 +33,7 @@ class Watch:
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
         """Take one reading; ``length_known`` is False if nobody knows how long it is since the last one."""
         memory = self.case.memory
+        reading = self._rates.with_bolus_named(reading)
         last_t_ms = memory.seen_t_ms
         elapsed_ms = 0 if last_t_ms is None else t_ms - last_t_ms
         delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)

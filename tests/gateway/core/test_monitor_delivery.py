@@ -634,6 +634,18 @@ class TestDemand:
         status = ward.monitor.status(ward.instant)
         assert status.delivered_ml == pytest.approx(status.expected_ml, abs=0.3)
 
+    def test_a_pump_that_has_no_word_for_a_bolus_shows_it_by_its_rate(self) -> None:
+        boluses = "\n".join(f"{hour}:05 running rate=31\n{hour}:07 running rate=1" for hour in range(1, 8))
+        ward = live(self.PCA, f"-0:10 idle\n0:00 running rate=1\n{boluses}", until="9:00")
+        must_be_told(ward, "")
+        assert ward.instant is not None
+        status = ward.monitor.status(ward.instant)
+        assert status.delivered_ml == pytest.approx(status.expected_ml, abs=0.3)
+
+    def test_a_rate_that_is_no_bolus_is_wrong(self) -> None:
+        ward = live(self.PCA, "-0:10 idle\n0:00 running rate=1\n1:00 running rate=15", until="1:01")
+        must_be_told(ward, "1:00 wrong_rate")
+
     def test_boluses_shorter_than_a_poll_are_seen_by_their_counts(self) -> None:
         shots = "\n".join(
             f"{hour}:{minute:02}:01 running rate=1 add=1" for hour in range(1, 8) for minute in (5, 20)

@@ -430,6 +430,24 @@ def test_a_pump_without_the_state_kvo_runs_slowly_after_the_end() -> None:
     must_be_told(ward, "")
 
 
+def test_phases_as_slow_as_keep_vein_open_are_given_to_their_end() -> None:
+    ward = live(
+        order(
+            phases='[[schedule.phase]]\nduration = "10min"\nvolume_ml = 2\n'
+            '[[schedule.phase]]\nduration = "10h"\nrate_ml_h = 0.5\n',
+            tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+        ),
+        """
+        -0:10  idle
+         0:00  running   rate=12
+         0:10  running   rate=0.5
+        10:10  idle
+        """,
+        until="11:00",
+    )
+    must_be_told(ward, "0:00 dose_started\n10:10 dose_ended", info=True)
+
+
 def test_doses_that_follow_without_a_gap_leave_time_for_the_change_of_bag() -> None:
     ward = live(
         DAY_AFTER_DAY,
