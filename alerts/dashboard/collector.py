@@ -11,6 +11,8 @@ from msgspec import Struct
 
 GIVE_UP_AFTER_MS = 600_000
 """How long a missing number is waited for once later ones have come (mqtt page)."""
+ABOVE_MAX = 1_000
+"""A gateway has at most 20 messages under way: with so many beyond a missing one, that one will not come."""
 RECEIPT_AFTER_MESSAGES = 10
 RECEIPT_AFTER_MS = 700
 """So that with the desk's turns it goes out within the second that the page allows."""
@@ -64,14 +66,14 @@ def waiting_anew(progress: LaneProgress, now_ms: int) -> LaneProgress:
 
 def give_up(progress: LaneProgress, now_ms: int) -> tuple[LaneProgress, tuple[Lost, ...]]:
     """The lane at ``now_ms``: what has not come for ten minutes, although later numbers have, is lost."""
-    if progress.done is None:
-        return progress, ()
     above = dict(progress.above)
-    ripe = [seq for seq, since_ms in above.items() if now_ms - since_ms >= GIVE_UP_AFTER_MS]
-    if not ripe:
+    is_flood = len(above) > ABOVE_MAX
+    done = min(above) - 1 if progress.done is None and is_flood else progress.done
+    ripe = [seq for seq, since_ms in above.items() if is_flood or now_ms - since_ms >= GIVE_UP_AFTER_MS]
+    if done is None or not ripe:
         return progress, ()
     newest_ripe = max(ripe)
-    missing = _runs(progress.done, above, newest_ripe)
+    missing = _runs(done, above, newest_ripe)
     lost = tuple(Lost(first=first, last=last, reason="not_come") for first, last in missing)
     return _advanced(newest_ripe - 1, above), lost
 

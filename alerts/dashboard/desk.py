@@ -635,7 +635,8 @@ def _two_gateways(before: Board, after: Board, fact: Arrived) -> list[Notice]:
     if isinstance(fact.message, wire.Alert):
         alert_id = fact.message.alert_id
         was = old.alerts.get(alert_id) if old else None
-        if new.alerts[alert_id].is_contradicted and not (was and was.is_contradicted):
+        now = new.alerts.get(alert_id)
+        if now and now.is_contradicted and not (was and was.is_contradicted):
             words = f"Alert {alert_id} came with two contents under one revision."
             return [_duplicate_gateway(name, words, fact.at_utc_ms)]
     return []

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alerts.dashboard import collector
-from alerts.dashboard.collector import GIVE_UP_AFTER_MS, LaneProgress, Lost, ReceiptTimer
+from alerts.dashboard.collector import ABOVE_MAX, GIVE_UP_AFTER_MS, LaneProgress, Lost, ReceiptTimer
 
 
 def after(*numbers: int, at_ms: int = 0, start: LaneProgress | None = None) -> LaneProgress:
@@ -64,6 +64,16 @@ def test_a_number_that_came_in_time_is_not_given_up_with_the_ones_before_it() ->
     waiting = after(6, at_ms=500_000, start=after(4, at_ms=0, start=after(1, 2)))
     progress, lost = collector.give_up(waiting, GIVE_UP_AFTER_MS)
     assert (progress.done, lost) == (4, (Lost(first=3, last=3, reason="not_come"),))
+
+
+@pytest.mark.parametrize("done", [(), (1,)])
+def test_a_flood_of_numbers_with_gaps_is_not_remembered_without_end(done: tuple[int, ...]) -> None:
+    waiting = after(*done, *range(3, 2 * ABOVE_MAX + 3, 2))
+    assert collector.give_up(waiting, 0) == (waiting, ())
+    flood = after(2 * ABOVE_MAX + 3, start=waiting)
+    progress, lost = collector.give_up(flood, 0)
+    assert (progress.done, progress.above) == (2 * ABOVE_MAX + 3, ())
+    assert len(lost) == ABOVE_MAX + len(done)
 
 
 def test_a_receipt_is_due_after_ten_messages_or_within_a_second() -> None:

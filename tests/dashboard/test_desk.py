@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from alerts import wire
-from alerts.dashboard import desk, views
+from alerts.dashboard import board, desk, views
 from alerts.dashboard.desk import Acknowledge, CloseNotice, Desk
 from alerts.dashboard.store import Store
 from alerts.mqtt import BrokerConnected, BrokerEvent, BrokerLost, BrokerMessage
@@ -439,6 +439,17 @@ def test_what_the_dashboard_itself_says_stands_among_the_alerts_by_its_priority(
         "Under-infusion",
     ]
     assert [card.home for card in ward.view.cards] == ["h-1", "h-2", "h-1"]
+
+
+def test_alerts_beyond_what_can_be_shown_are_stored_receipted_and_said(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "OPEN_ALERTS_MAX", 2)
+    ward.hear(*(ward.home.alert(number, 1) for number in (1, 2, 3)))
+    ward.pass_s(1)
+    assert ward.wire.receipts() == [(3, 0)]
+    assert len(ward.store.revisions("h-1", "a-s-1-3")) == 1
+    assert "some are missing below" in ward.view.doubts[0]
 
 
 def test_two_gateways_for_one_home_are_told_until_somebody_has_seen_to_it(ward: Ward) -> None:
