@@ -29,12 +29,10 @@ def _obey(device: Device, words: list[str], now_ms: int) -> dict[str, Any]:
     match words:
         case ["truth"]:
             return {"t_s": now_ms / 1000, **msgspec.to_builtins(pump.truth_at(now_ms))}
-        case ["fault", kind]:
-            pump.befall(pump.mishaps.begin(kind, now_ms), now_ms)
-            return {"fault": kind, "t_s": now_ms / 1000, "strength": _strength_of(device, kind, now_ms)}
-        case ["fault", kind, strength]:
-            pump.befall(pump.mishaps.begin(kind, now_ms, _number(strength)), now_ms)
-            return {"fault": kind, "t_s": now_ms / 1000, "strength": _strength_of(device, kind, now_ms)}
+        case ["fault", kind, *given] if len(given) <= 1:
+            pump.befall(pump.mishaps.begin(kind, now_ms, *map(_number, given)), now_ms)
+            strength = pump.mishaps.active(now_ms)[kind].strength
+            return {"fault": kind, "t_s": now_ms / 1000, "strength": strength}
         case ["clear"]:
             return {"cleared": pump.clear(now_ms), "t_s": now_ms / 1000}
         case ["set", "rate_ml_h", rate]:
@@ -48,10 +46,6 @@ def _obey(device: Device, words: list[str], now_ms: int) -> dict[str, Any]:
         case ["quit"]:
             return {"quit": True, "t_s": now_ms / 1000}
     raise ValueError(f"{' '.join(words)[:80]!r} makes no sense here; possible are: {HELP}")
-
-
-def _strength_of(device: Device, kind: str, now_ms: int) -> float:
-    return device.pump.mishaps.active(now_ms)[kind].strength
 
 
 def _number(text: str) -> float:

@@ -51,7 +51,7 @@ class Truth(Struct, frozen=True, kw_only=True):
     commanded_ml: float
     """What it was set to."""
     mechanism_ml: float
-    """What the motor did."""
+    """What left the mechanism when the motor turned."""
     patient_ml: float
     """What arrived."""
     counter_ml: float
