@@ -98,7 +98,7 @@ class Doses:
             memory.occurrence.end_readings = 0
             self._interrupt(memory.occurrence, t_ms)
         else:
-            self._end_or_wait(memory.occurrence, t_ms)
+            self._end_or_wait(memory.occurrence, reading, t_ms)
         memory.doing = doing
         if doing is not Doing.KVO:
             memory.kvo_since_t_ms = None
@@ -151,13 +151,18 @@ class Doses:
             self._case.findings.absent(Kind.DOSE_TOO_SOON, t_ms, "The dose that was too soon is interrupted.")
             self._case.findings.absent(Kind.NOT_ENDED, t_ms, "The pump has stopped.")
 
-    def _end_or_wait(self, occurrence: Occurrence, t_ms: int) -> None:
+    def _end_or_wait(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> None:
         """The pump says that it is over. With volume missing a second reading must say so too."""
         occurrence.end_readings += 1
-        if self._case.volume_in() or occurrence.end_readings >= CONFIRMING_READINGS:
-            self.end(t_ms)
-        else:
+        if not self._case.volume_in() and occurrence.end_readings < CONFIRMING_READINGS:
             self._interrupt(occurrence, t_ms)
+            return
+        self.end(t_ms)
+        something_left = (
+            occurrence.delivered_ml < self._case.course.volume_ml - self._case.expected.counter_ml
+        )
+        if reading.state is PumpState.PAUSED and occurrence.counter_seen and something_left:
+            self._case.memory.left_off = occurrence
 
     def end(self, t_ms: int) -> None:
         """The occurrence is over."""
@@ -185,7 +190,7 @@ class Doses:
             self._case.findings.absent(kind, t_ms, "The dose is over.")
         memory.last_end_t_ms = t_ms
         memory.last_volume_in = volume_in
-        memory.emptied = (
+        memory.left_off = (
             occurrence if not volume_in and self._case.findings.present_codes(Kind.BAG_EMPTY) else None
         )
         memory.occurrence = None
@@ -198,9 +203,9 @@ class Doses:
     ) -> None:
         """The pump delivers and no occurrence is on: one begins, or nothing of the kind is due."""
         memory = self._case.memory
-        emptied, memory.emptied = memory.emptied, None
-        if emptied is not None and self._may_go_on(emptied, t_ms):
-            self._go_on(emptied, t_ms, delivered_ml)
+        left_off, memory.left_off = memory.left_off, None
+        if left_off is not None and self._may_go_on(left_off, t_ms):
+            self._go_on(left_off, t_ms, delivered_ml)
             return
         if memory.run is None:
             memory.run = Run(t_ms)
@@ -287,7 +292,7 @@ class Doses:
         return t_ms - occurrence.last_delivery_t_ms < MS_PER_DAY
 
     def _go_on(self, occurrence: Occurrence, t_ms: int, delivered_ml: float | None) -> None:
-        """A new bag was hung in place of the empty one: it is still the same occurrence."""
+        """It is still the same: a new bag was hung in place of the empty one, or the end was a pause."""
         memory = self._case.memory
         memory.occurrence = occurrence
         memory.run = None

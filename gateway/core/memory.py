@@ -92,8 +92,9 @@ class Memory(Struct, kw_only=True):
     next_number: int | None = None
     """The earliest occurrence neither begun nor missed; ``None`` until the schedule is anchored."""
     occurrence: Occurrence | None = None
-    emptied: Occurrence | None = None
-    """One that stopped early because the bag was empty: it goes on if a new bag is hung before the next."""
+    left_off: Occurrence | None = None
+    """One that goes on if delivery does before the next: it stopped early because the bag was empty, or was
+    paused with its volume in but for a rest."""
     run: Run | None = None
     last_begin_t_ms: int | None = None
     last_end_t_ms: int | None = None

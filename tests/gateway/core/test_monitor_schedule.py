@@ -309,6 +309,31 @@ def test_paused_with_the_volume_in_is_the_end() -> None:
     )
 
 
+def test_delivery_of_the_rest_after_a_pause_near_the_end_is_the_same_dose() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         0:56  paused
+         1:06  running   rate=100
+         1:10  paused
+         1:20  running   rate=100
+        """,
+        until="1:25",
+    )
+    must_be_told(
+        ward,
+        """
+        0:00  dose_started
+        0:56  dose_ended
+        1:10  dose_ended
+        1:20  unscheduled_delivery
+        """,
+        info=True,
+    )
+
+
 def test_for_a_vital_drug_paused_near_the_end_is_still_a_pause() -> None:
     ward = live(
         one_hour_at_100('start_window = "20min"\nmax_pause = "3min"', rest='[response]\nurgency = "vital"'),
