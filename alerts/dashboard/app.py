@@ -388,6 +388,7 @@ def make_app(
                 rev=int(str(form["rev"])),
                 by=viewer.name,
                 role=wire.Role(viewer.role),
+                closes="closes" in form,
             )
         except (KeyError, ValueError):
             return sorry(400, "Nothing was acknowledged", "The form was not complete. Load the board anew.")

@@ -95,6 +95,8 @@ class Acknowledge(Struct, frozen=True, kw_only=True):
     rev: int
     by: str
     role: wire.Role
+    closes: bool = False
+    """They were told that the gateway no longer knows it, and close it here."""
 
 
 class CloseNotice(Struct, frozen=True, kw_only=True):
@@ -377,6 +379,8 @@ class Desk:
                 if known_home is None or known is None:
                     return
                 if is_orphan(known_home, known):
+                    if not request.closes:
+                        return  # it was none when they saw it: now the page says what closing it means
                     self._store.close_here(name, alert_id, rev, by, utc_ms)
                     self._fold([ClosedHere(home=name, alert_id=alert_id, rev=rev)])
                     return

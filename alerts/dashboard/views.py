@@ -89,6 +89,8 @@ class AlertRow(Struct, frozen=True, kw_only=True):
     outcome: Outcome | None
     button: str
     """What the button says; empty if there is nothing to acknowledge."""
+    is_orphan: bool
+    """Whether the button closes it here, because its gateway no longer knows it."""
     link: str
     origin: str
     not_for_care: bool
@@ -391,6 +393,7 @@ def alert_row(board: Board, name: str, known: KnownAlert, now_ms: int) -> AlertR
         doubt=_alert_doubt(board, home, known, now_ms),
         outcome=outcome,
         button=_button(board, home, known, outcome),
+        is_orphan=is_orphan(home, known),
         link=f"/alert/{name}/{newest.alert_id}",
         origin=_origin(home, newest.pump),
         not_for_care=_is_not_for_care(home, newest.pump),

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from alerts import wire
+from alerts.condition import Priority
 from alerts.dashboard import board, desk, views
 from alerts.dashboard.desk import Acknowledge, CloseNotice, Desk
 from alerts.dashboard.store import Store
@@ -88,8 +89,10 @@ def ward(tmp_path: Path) -> Ward:
     return Ward(tmp_path)
 
 
-def acknowledge(rev: int = 1, alert_id: str = "a-s-1-1", by: str = "nurse-07") -> Acknowledge:
-    return Acknowledge(home="h-1", alert_id=alert_id, rev=rev, by=by, role=wire.Role.NURSE)
+def acknowledge(
+    rev: int = 1, alert_id: str = "a-s-1-1", by: str = "nurse-07", closes: bool = False
+) -> Acknowledge:
+    return Acknowledge(home="h-1", alert_id=alert_id, rev=rev, by=by, role=wire.Role.NURSE, closes=closes)
 
 
 # Receipts
@@ -364,11 +367,27 @@ def test_without_a_broker_an_acknowledgement_is_refused_in_words(ward: Ward) -> 
 
 def test_closing_an_orphan_is_done_here_and_outlives_a_restart(ward: Ward) -> None:
     ward.hear(ward.home.alert(1, 1), ward.home.open_list(as_of=2))
-    ward.do(acknowledge())
+    ward.do(acknowledge(closes=True))
     assert ward.wire.take("ack") == []
     assert ward.view.alerts == ()
     ward.restart()
     assert ward.view.alerts == ()
+
+
+def test_nobody_closes_an_orphan_who_has_not_seen_that_it_is_one(ward: Ward) -> None:
+    ward.hear(ward.home.alert(1, 1), ward.home.open_list(as_of=2))
+    ward.do(acknowledge())
+    assert ward.wire.take("ack") == []
+    assert [row.is_orphan for row in ward.view.alerts] == [True]
+
+
+def test_one_revision_with_two_contents_is_told(ward: Ward) -> None:
+    ward.hear(ward.home.alert(1, 1), ward.home.alert(1, 1))
+    assert ward.view.notices == ()
+    ward.hear(ward.home.alert(1, 1, message="Something else."))
+    (notice,) = ward.view.notices
+    assert (notice.key, notice.priority) == ("duplicate_gateway", Priority.HIGH)
+    assert "two contents" in notice.message
 
 
 def test_homes_are_told_each_ten_seconds_that_somebody_watches_and_only_then(ward: Ward) -> None:

@@ -388,6 +388,17 @@ def test_without_a_name_or_with_another_token_nothing_is_done(site: Site, path: 
     assert [message for message in site.sent if "ack" in message.topic] == []
 
 
+def test_an_orphan_is_closed_by_the_form_that_says_so(site: Site) -> None:
+    site.hear(site.home.alert(), site.home.open_list(as_of=2))
+    site.start()
+    token = site.say_who()
+    assert 'name="closes" value="yes"' in site.get("/").text
+    assert site.post("/ack", acknowledge(token)).status == 303
+    assert "I have looked into it: close" in site.get("/").text
+    assert site.post("/ack", {**acknowledge(token), "closes": "yes"}).status == 303
+    assert "I have looked into it: close" not in site.get("/").text
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [
