@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from alerts.mqtt import BrokerEvent
 from msgspec import Struct
 
+from alerts.mqtt import BrokerEvent
 from gateway.core.timeline import Moment
 
 
