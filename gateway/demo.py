@@ -485,14 +485,14 @@ def _in_words(line: Line) -> str | None:
         return None
     said = msgspec.json.decode(line.text, type=dict[str, object])
     kind = str(said.get("kind", "")).replace("_", " ")
-    match said.get("event") or said.get("step"):
-        case "fault_begun":
+    match line.part, said.get("event") or said.get("step"):
+        case "simulator", "fault_begun":
             return f"the pump goes wrong: {kind}"
-        case "detected":
+        case "gateway", "detected":
             return f"the gateway has found: {kind}"
-        case "receipt":
+        case "gateway", "receipt":
             return f"the nursing team's dashboard has it: {kind}"
-        case "acknowledged":
+        case "gateway", "acknowledged":
             return f"acknowledged: {kind}"
     return None
 
