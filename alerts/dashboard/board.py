@@ -431,7 +431,8 @@ def _with_state(home: KnownHome, state: wire.State, fact: Arrived) -> KnownHome:
     if fact.retained:
         return home
     read = Point(state.time.utc_ms - age_ms, state.expected_ml, state.delivered_ml)
-    return _with_points(home, pump, (read,))
+    # That nothing is known any more is no reading: it is so from now on.
+    return _with_points(home, pump, (Point(state.time.utc_ms) if read.is_empty else read,))
 
 
 def _points(message: wire.Telemetry) -> tuple[Point, ...]:

@@ -539,6 +539,10 @@ def test_the_numbers_of_a_state_are_as_old_as_the_reading() -> None:
     assert world.pump().as_of_utc_ms == world.clock.utc_ms() - 4_000
     (point,) = world.board.homes["h-1"].pumps["p1"].points
     assert point.time_utc_ms == world.clock.utc_ms() - 4_000
+    world.hear(world.home.state(reading_age_s=4.0, expected_ml=None, delivered_ml=None))
+    assert [each.time_utc_ms for each in world.board.homes["h-1"].pumps["p1"].points if each.is_empty] == [
+        world.clock.utc_ms()
+    ]
 
 
 def test_points_come_in_any_order_and_twice_and_an_undated_one_is_not_drawn() -> None:

@@ -227,6 +227,12 @@ def test_no_home_can_take_the_page_away_from_the_others(site: Site, moment: str)
     assert site.get("/alert/h-1/a-s-1-1").status == site.get("/").status == 200
 
 
+def test_old_figures_never_stand_without_a_mark(site: Site) -> None:
+    site.hear(site.home.beat(link="down"), site.home.state(expected_ml=None, delivered_ml=None))
+    site.start()
+    assert "OLD What follows was last read at" in words_of(site.get("/").text)
+
+
 def test_every_answer_carries_the_headers_that_keep_others_out(site: Site) -> None:
     site.start()
     for path in ("/", "/healthz", "/static/app.js", "/no/such/page", "/alert/h-1/a-s-1-1"):
