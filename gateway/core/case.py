@@ -68,12 +68,19 @@ class Case:
         return number if self.window_is_open(number, t_ms) else None
 
     def window_is_open(self, number: int, t_ms: int) -> bool:
-        """Whether it is time for this occurrence, or later."""
+        """Whether it is time for this occurrence, or later.
+
+        Where there is no gap before it, it is time as soon as the one before has ended with its volume in.
+        """
         due_utc_ms = self.course.due_utc_ms(number)
         schedule_utc_ms = self.schedule_utc_ms(t_ms)
         if due_utc_ms is None or schedule_utc_ms is None:
             return False
-        return schedule_utc_ms >= due_utc_ms - self.limits.start_window_ms
+        if schedule_utc_ms >= due_utc_ms - self.limits.start_window_ms:
+            return True
+        memory = self.memory
+        follows = memory.last_end_t_ms is not None and self.course.gap_ms(number - 1) == 0
+        return follows and memory.last_volume_in and memory.next_number == number
 
     def another_is_to_come(self) -> bool:
         """Whether the schedule has another occurrence that has neither begun nor been missed."""

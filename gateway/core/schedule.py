@@ -60,13 +60,15 @@ class Course:
     def gap_ms(self, number: int) -> int | None:
         """Milliseconds between the end of an occurrence, given in time, and the next due time.
 
-        0 where they follow without a gap; then the next is due when this one ends (section 1,
-        ``start_window``). ``None`` if no other one follows.
+        0 where they are meant to follow without a gap, also in a night of 25 hours; then the next is due
+        when this one ends (section 1, ``start_window``). ``None`` if no other one follows.
         """
         due = self.due_utc_ms(number)
         following = self.due_utc_ms(number + 1)
-        if due is None or following is None:
+        if self._due is None or due is None or following is None:
             return None
+        if self._due.nominal_distance_ms(number) <= self.length_ms:
+            return 0
         return max(0, following - due - self.length_ms)
 
     def expected_ml(self, tau_ms: float) -> float:
@@ -169,6 +171,11 @@ class DueTimes:
         """The number of the latest due time that is not after ``utc_ms``; 0 if there is none."""
         number = max(0, self._slot_at_or_before(utc_ms) - self._first_slot + 1)
         return min(number, self._times) if self._times else number
+
+    def nominal_distance_ms(self, number: int) -> int:
+        """From this due time to the next, as it was meant."""
+        slot = self._first_slot + number - 1
+        return self.nominal_ms(slot + 1) - self.nominal_ms(slot)
 
     def nominal_distances_ms(self) -> tuple[int, ...]:
         """The distances between neighbours as they were meant, each that occurs at least once."""

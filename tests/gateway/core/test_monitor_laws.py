@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from alerts.catalogue import row
 from alerts.condition import Kind, Verdict
 from drivers.reading import PumpAlarm, PumpState, Reading
 from gateway.core.monitor import Monitor
-from gateway.core.timeline import Moment, Timeline
+from gateway.core.timeline import GapKind, Moment, Timeline
 from tests.gateway.core.pump_days import START_UTC_MS, continuous, order
 
 PRESCRIPTIONS = [
@@ -112,3 +113,38 @@ def test_a_restart_of_the_gateway_between_two_readings_changes_nothing(
         if instant is not None:
             assert monitor.step(instant, reading) == restarted.step(instant, reading)
             assert monitor.status(instant) == restarted.status(instant)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(PRESCRIPTIONS), stories)
+def test_a_replay_tells_the_same_at_the_same_times_as_a_gateway_that_looks_whenever_a_time_is_up(
+    prescription: object, story: list[tuple[int, str, Reading | None]]
+) -> None:
+    """Prescription page, section 2, "Timers"."""
+    replayed = Monitor("pump", prescription)  # type: ignore[arg-type]
+    lived = Monitor("pump", prescription)  # type: ignore[arg-type]
+    timeline = Timeline()
+    last = None
+    for moment, reading in moments(story):
+        instant = timeline.at(moment)
+        if instant is None:
+            continue
+        told_live = []
+        while last is not None and instant.gap is GapKind.NONE and not instant.stepped_ms:
+            wake_t_ms = lived.next_wake_t_ms()
+            if wake_t_ms is None or not last.t_ms < wake_t_ms < instant.t_ms:
+                break
+            passed_ms = wake_t_ms - last.t_ms
+            woken = structs.replace(
+                last,
+                t_ms=wake_t_ms,
+                utc_ms=last.utc_ms + passed_ms,
+                schedule_utc_ms=None if last.schedule_utc_ms is None else last.schedule_utc_ms + passed_ms,
+                gap=GapKind.NONE,
+                stepped_ms=0,
+            )
+            told_live.extend(lived.step(woken, None))
+            last = woken
+        told_live.extend(lived.step(instant, reading))
+        assert list(replayed.step(instant, reading)) == told_live
+        last = instant

@@ -515,6 +515,21 @@ def test_doses_that_follow_without_a_gap_may_run_without_a_stop() -> None:
     )
 
 
+def test_without_a_gap_the_next_may_begin_as_soon_as_the_one_before_has_its_volume() -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+        -0:20  idle
+        -0:15  running   rate=10.5
+         1:35  idle
+         1:37  running   rate=10   counter=0
+         3:37  idle
+        """,
+        until="3:40",
+    )
+    must_be_told(ward, "")
+
+
 def test_without_a_gap_a_dose_that_began_late_may_be_paused_after_the_next_was_due_by_the_clock() -> None:
     ward = live(
         DAY_AFTER_DAY,

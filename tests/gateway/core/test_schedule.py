@@ -348,3 +348,27 @@ def test_elapsed_time_is_kept_exactly_where_no_zone_is_given(schedule, number):
     due = course.due_utc_ms(number)
     assume(due is not None)
     assert due == schedule.start_utc_ms + (number - 1) * schedule.every_ms
+
+
+@pytest.mark.parametrize("start", ["2026-10-23T02:30:00+02:00", "2026-03-27T02:30:00+01:00"])
+def test_day_after_day_there_is_no_gap_in_a_night_of_25_hours_either(start: str) -> None:
+    course = Course(
+        parse_order(
+            f"""
+format = "infusion-prescription/1"
+[patient]
+id = "P-0001"
+[drug]
+name = "test"
+[schedule]
+start = {start}
+every = "24h"
+zone = "Europe/Berlin"
+times = 5
+[[schedule.phase]]
+duration = "24h"
+rate_ml_h = 5
+"""
+        )
+    )
+    assert [course.gap_ms(number) for number in (1, 2, 3, 4, 5)] == [0, 0, 0, 0, None]
