@@ -297,6 +297,8 @@ class Volumes:
         thresholds = self._thresholds_now(occurrence)
         bank = occurrence.bank
         passed_ms = t_ms - (self._case.memory.seen_t_ms or t_ms)
+        if occurrence.tau_ms >= self._case.course.length_ms:
+            passed_ms = 0  # nothing more is expected: it cannot be seen to keep up
         if self._case.findings.is_present(Kind.NO_DELIVERY) and occurrence.uncounted_ml == 0.0:
             self._case.findings.absent(Kind.NO_DELIVERY, t_ms, "The pump's counter moves again.")
             bank.under_ml = [

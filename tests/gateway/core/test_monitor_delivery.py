@@ -331,6 +331,27 @@ class TestVolume:
         assert "pump counted" in said
         assert "instead of 10.0 mL/h" in said
 
+    def test_a_pump_that_is_behind_at_the_end_of_its_time_has_not_kept_up_again(self) -> None:
+        ward = live(
+            continuous(10, 2, limits=LIMITS, pump=PUMP),
+            """
+            -0:10  idle
+             0:00  running  rate=10   flow=7
+             2:29  idle
+            """,
+            until="2:30",
+        )
+        must_be_told(
+            ward,
+            """
+            0:00  under_infusion
+            2:29  under_infusion end
+            2:29  stopped_early
+            2:29  stopped_early end
+            """,
+            within_s=90,
+        )
+
     def test_inside_the_tolerance_it_is_never_a_deviation(self) -> None:
         for flow_ml_h in (9.1, 10.9):
             ward = live(
