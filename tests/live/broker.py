@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 LISTENS_WITHIN_S = 20.0
@@ -35,6 +36,23 @@ def free_port() -> int:
         return port
 
 
+_CA_CONFIG = """\
+[ca]
+default_ca = this
+[this]
+certificate = ca.crt
+private_key = ca.key
+database = index.txt
+new_certs_dir = .
+rand_serial = yes
+default_md = sha256
+policy = anything
+unique_subject = no
+[anything]
+commonName = supplied
+"""
+
+
 class Authority:
     """A certificate authority of its own, and what it has signed, made by openssl."""
 
@@ -42,6 +60,8 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.ca_file = folder / "ca.crt"
+        (folder / "index.txt").touch()
+        (folder / "ca.cnf").write_text(_CA_CONFIG)
         self._openssl(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650"
             " -keyout ca.key -out ca.crt -addext basicConstraints=critical,CA:TRUE,pathlen:0"
@@ -64,9 +84,12 @@ class Authority:
             f"req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr",
             subject=name,
         )
+        # `openssl ca` takes dates in the past, which `openssl x509 -days` has refused since 3.4.
+        today = datetime.now(UTC)
+        begins, ends = (today + timedelta(days=day) for day in (-2, days))
         self._openssl(
-            f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days {days}"
-            f" -extfile {name}.ext -out {name}.crt"
+            f"ca -batch -config ca.cnf -in {name}.csr -extfile {name}.ext -out {name}.crt"
+            f" -startdate {begins:%Y%m%d%H%M%SZ} -enddate {ends:%Y%m%d%H%M%SZ}"
         )
         return self.folder / f"{name}.crt", self.folder / f"{name}.key"
 
@@ -146,7 +169,7 @@ class Mosquitto(_Process):
         (folder / "data").mkdir(exist_ok=True)
         self._file = folder / "mosquitto.conf"
         lines = [
-            "per_listener_settings true",
+            # Not per_listener_settings: with it Mosquitto 2.0.21 forgets what waits for a kept session.
             "persistence true",
             f"persistence_location {folder}/data/",
             "max_queued_messages 100000",
@@ -155,7 +178,7 @@ class Mosquitto(_Process):
             f"allow_anonymous {'true' if passwords is None and not require_certificate else 'false'}",
         ]
         if os.geteuid() == 0:
-            lines.insert(1, "user root")  # else it could not read keys that only root may read
+            lines.insert(0, "user root")  # else it could not read keys that only root may read
         if authority is not None:
             certificate, key = server or authority.server()
             lines += [f"cafile {authority.ca_file}", f"certfile {certificate}", f"keyfile {key}"]

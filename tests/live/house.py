@@ -143,10 +143,14 @@ poll = "1s"
 
     def waiting(self) -> int:
         """How many messages of the alerts lane wait or are under way."""
+        if not self.database.exists():
+            return 0
         database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
         try:
             (held,) = database.execute("select count(*) from outbox where lane = 'alerts'").fetchone()
             (unnumbered,) = database.execute("select count(*) from waiting where lane = 'alerts'").fetchone()
+        except sqlite3.OperationalError:
+            return 0  # it is just being made
         finally:
             database.close()
         return int(held) + int(unnumbered)
