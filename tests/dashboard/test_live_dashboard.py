@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
@@ -181,6 +182,10 @@ def gateway(broker: Mosquitto, dashboard: Dashboard) -> Iterator[Gateway]:
 def browser() -> Iterator[Any]:
     if not CHROMIUM.exists():
         pytest.skip("chromium is not installed; apt-get install chromium")
+    try:
+        ctypes.CDLL("libatomic.so.1")
+    except OSError:
+        pytest.skip("libatomic1 is not installed, which playwright needs; apt-get install libatomic1")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
