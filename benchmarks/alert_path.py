@@ -31,8 +31,9 @@ from alerts.sink import Lane
 from drivers import families
 from gateway.clock import SystemClock
 from gateway.effects import Effects
-from gateway.engine import Engine, EngineSetup, PumpSetup
+from gateway.engine import Engine, EngineSetup
 from gateway.inputs import FromBroker, Input
+from gateway.pump import PumpSetup
 from gateway.run import Gateway
 from gateway.store import Store
 from gateway.watchdog import Watchdog

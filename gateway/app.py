@@ -21,8 +21,9 @@ from gateway.clock import SystemClock
 from gateway.config import Config, PumpConfig, parse_config
 from gateway.core.order import OrderError, parse_order
 from gateway.core.prescription import Prescription
-from gateway.engine import Engine, EngineSetup, PumpSetup
+from gateway.engine import Engine, EngineSetup
 from gateway.intended_use import SHORT
+from gateway.pump import PumpSetup
 from gateway.run import Gateway, Observer, Performer
 from gateway.store import Store, StoreFailed
 from gateway.trace import Tracer

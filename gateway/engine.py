@@ -42,8 +42,7 @@ from gateway.changes import (
     OrderAnswered,
     PointTaken,
 )
-from gateway.core.monitor import DeliveryStatus, DeliveryVerdict, Monitor
-from gateway.core.prescription import Prescription
+from gateway.core.monitor import DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineState
 from gateway.effects import Commit, Effects, Send, Write
 from gateway.inputs import (
@@ -58,6 +57,7 @@ from gateway.inputs import (
     Tick,
 )
 from gateway.lanes import Draft, Lane, LaneKept
+from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, WatchedPump
 
 BEAT_EVERY_MS = 10_000
 STATE_EVERY_MS = 60_000
@@ -71,8 +71,6 @@ UNDATED_POINTS_WAIT_MS = 3_600_000
 """So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
 TELEMETRY_WAITING_MAX = 4_032
 """Full batches that may wait: seven days of four pumps at one reading each 6 s."""
-SILENT_AFTER_POLLS = 3
-SILENT_AFTER_MIN_MS = 10_000
 GARBLED_FOR_MS = 30_000
 RESYNC_AT_MOST_EVERY_MS = 60_000
 ALONE_AFTER_MS = 600_000
@@ -86,23 +84,7 @@ GATEWAY = "gateway"
 _REFUSED_FOR_CONTENT = frozenset({0x90, 0x95, 0x99})
 """MQTT 5: topic name invalid, packet too large, payload format invalid."""
 _NOT_AUTHORISED = 0x87
-_SEEN_BY_THE_ENGINE = frozenset({Kind.NO_PRESCRIPTION, Kind.GARBLED_LINK, Kind.WRONG_PUMP})
-"""Conditions of a pump that no prescription is needed for: they go on over a change of it."""
 _Kept = TypeVar("_Kept")
-
-
-class PumpSetup(Struct, frozen=True, kw_only=True):
-    """One pump, ready to be watched."""
-
-    pump: str
-    port: str
-    address: int | None
-    poll_ms: int
-    origin: str
-    driver_status: str
-    serial_number: str | None
-    prescription: Prescription | None
-    prescription_sha256: str | None
 
 
 class EngineSetup(Struct, frozen=True, kw_only=True):
@@ -119,17 +101,6 @@ class EngineSetup(Struct, frozen=True, kw_only=True):
     """Whether there is a broker at all."""
     boot: str
     """A token for this start of the gateway."""
-
-
-class _PumpKept(Struct, frozen=True, kw_only=True):
-    """What is kept of a pump over a restart."""
-
-    prescription_sha256: str | None
-    monitor: bytes
-    inhibition: InhibitionState
-    urgency: Urgency
-    origin: str
-    driver_status: str
 
 
 class _SignOfLife(Struct, frozen=True, kw_only=True):
@@ -151,110 +122,6 @@ class _CommitUnderWay(Struct, frozen=True, kw_only=True):
 
     seqs: dict[LaneName, int]
     told: dict[str, int]
-
-
-class _Pump:
-    """All that the engine holds of one pump. Only the engine touches it."""
-
-    def __init__(self, setup: PumpSetup, kept: _PumpKept | None) -> None:
-        self.setup = setup
-        self.monitor, self.inhibition, self.begins_anew = _resume(setup, kept)
-        self.reading: Reading | None = None
-        self.heard_uptime_ms: int | None = None
-        self.port_open = False
-        self.gap_before_next_reading = GapKind.NONE
-        """Of unknown length: nobody knows how much time lies between the last reading and the next."""
-        self.timers_wait_until_t_ms = 0
-        self.garbled_since_uptime_ms: int | None = None
-        self.garbled = _is_open(self.inhibition, Kind.GARBLED_LINK)
-        self.wrong_pump = setup.serial_number is not None and _is_open(self.inhibition, Kind.WRONG_PUMP)
-        self.link_told = ""
-        self.points: list[projections.Point] = []
-        self.points_since_t_ms: int | None = None
-        self.batch = 0
-        self.points_in_waiting_batch = 0
-        self.published: bytes | None = None
-        self.published_t_ms: int | None = None
-
-    @property
-    def urgency(self) -> Urgency:
-        """What is at stake; without an order, the middle of the table."""
-        prescription = self.setup.prescription
-        return prescription.urgency if prescription else Urgency.TIMED
-
-    @property
-    def respond_within_s(self) -> dict[Priority, int]:
-        """How soon somebody must have acknowledged."""
-        prescription = self.setup.prescription
-        if prescription is None:
-            return respond_within_s(self.urgency)
-        return {priority: ms // 1000 for priority, ms in prescription.respond_within_ms.items()}
-
-    def link(self, uptime_ms: int) -> str:
-        """``up``, ``down``, ``silent`` or ``garbled`` (mqtt page, ``beat``)."""
-        if not self.port_open:
-            return "down"
-        silent_after_ms = max(SILENT_AFTER_POLLS * self.setup.poll_ms, SILENT_AFTER_MIN_MS)
-        if self.heard_uptime_ms is not None and uptime_ms - self.heard_uptime_ms <= silent_after_ms:
-            return "up"
-        return "garbled" if self.garbled_since_uptime_ms is not None else "silent"
-
-    def meets_gap(self, instant: Instant) -> None:
-        """A restart has left a gap of unknown length, or its length has become known.
-
-        Time that was added passed while nobody could see it: it is no silence of the pump. So its timers wait
-        until it has been heard again, or has been silent for as long as it may be.
-        """
-        if instant.gap in (GapKind.RESTART_UNKNOWN, GapKind.RESTART_RESOLVED):
-            self.gap_before_next_reading = instant.gap
-        if instant.gap is GapKind.RESTART_RESOLVED and self.setup.prescription is not None:
-            self.timers_wait_until_t_ms = instant.t_ms + self.setup.prescription.limits.no_data_after_ms
-
-    def next_wake_t_ms(self) -> int | None:
-        """When a timer of the watch over this pump is up."""
-        wake_t_ms = self.monitor.next_wake_t_ms()
-        return None if wake_t_ms is None else max(wake_t_ms, self.timers_wait_until_t_ms)
-
-    def age_ms(self, uptime_ms: int) -> int | None:
-        """Age of the newest reading."""
-        return None if self.heard_uptime_ms is None else uptime_ms - self.heard_uptime_ms
-
-    def kept(self) -> bytes:
-        """What must be found again after a restart."""
-        return msgspec.msgpack.encode(
-            _PumpKept(
-                prescription_sha256=self.setup.prescription_sha256,
-                monitor=self.monitor.snapshot(),
-                inhibition=self.inhibition.state,
-                urgency=self.urgency,
-                origin=self.setup.origin,
-                driver_status=self.setup.driver_status,
-            )
-        )
-
-
-def _resume(setup: PumpSetup, kept: _PumpKept | None) -> tuple[Monitor, Inhibition, bool]:
-    """The watch over a pump as it was left, or (True) a new one.
-
-    It begins anew under another prescription, and where what was remembered was written by another version:
-    then the infusion is joined as one that is found running.
-    """
-    urgency = setup.prescription.urgency if setup.prescription else Urgency.TIMED
-    if kept is not None and kept.prescription_sha256 == setup.prescription_sha256:
-        try:
-            monitor = Monitor.restore(setup.pump, setup.prescription, kept.monitor, poll_ms=setup.poll_ms)
-        except ValueError:
-            pass
-        else:
-            return monitor, Inhibition(urgency, kept.inhibition), False
-    known = kept.inhibition.open if kept is not None else ()
-    still_seen = InhibitionState(open=tuple(one for one in known if one.kind in _SEEN_BY_THE_ENGINE))
-    monitor = Monitor(setup.pump, setup.prescription, poll_ms=setup.poll_ms)
-    return monitor, Inhibition(urgency, still_seen), True
-
-
-def _is_open(inhibition: Inhibition, kind: Kind) -> bool:
-    return any(known.kind is kind for known in inhibition.state.open)
 
 
 class _Turn:
@@ -306,18 +173,19 @@ class Engine:
         self._timeline = Timeline(sign_of_life.timeline if sign_of_life else None)
         self._instant: Instant | None = None
         self._pumps = {
-            pump.pump: _Pump(pump, _decoded(kept.get(f"pump/{pump.pump}"), _PumpKept)) for pump in setup.pumps
+            pump.pump: WatchedPump(pump, _decoded(kept.get(f"pump/{pump.pump}"), PumpKept))
+            for pump in setup.pumps
         }
         self._gateway_inhibition = Inhibition(
             self._highest_urgency(), _decoded(kept.get("pump/gateway"), InhibitionState)
         )
         self._taken_away = {
-            token: _decoded(data, _PumpKept)
+            token: _decoded(data, PumpKept)
             for name, data in kept.items()
             if (token := name.removeprefix("pump/")) != name and token not in {*self._pumps, GATEWAY}
         }
         """Pumps that an earlier start has watched and this one does not."""
-        self._ports: dict[str, list[_Pump]] = {}
+        self._ports: dict[str, list[WatchedPump]] = {}
         for pump in self._pumps.values():
             self._ports.setdefault(pump.setup.port, []).append(pump)
         self._sessions: dict[str, Session] = {
@@ -472,7 +340,7 @@ class Engine:
                 of_the_prescription = {
                     alert.alert_id
                     for alert in self.book.open.values()
-                    if alert.pump == pump.setup.pump and alert.kind not in _SEEN_BY_THE_ENGINE
+                    if alert.pump == pump.setup.pump and alert.kind not in SEEN_BY_THE_ENGINE
                 }
                 withdrawn = self.book.withdraw(pump.setup.pump, turn.when, only=of_the_prescription)
                 self._alerts_changed(turn, withdrawn)
@@ -510,7 +378,7 @@ class Engine:
             else:
                 self._reading(turn, self._pumps[fact.pump], fact)
 
-    def _reading(self, turn: _Turn, pump: _Pump, reading: Reading) -> None:
+    def _reading(self, turn: _Turn, pump: WatchedPump, reading: Reading) -> None:
         pump.garbled_since_uptime_ms = None
         expected_serial = pump.setup.serial_number
         if expected_serial is not None and reading.serial is not None:
@@ -781,7 +649,7 @@ class Engine:
 
     # -- findings and alerts -----------------------------------------------------------------------
 
-    def _found(self, turn: _Turn, pump: _Pump, findings: Iterable[Finding]) -> None:
+    def _found(self, turn: _Turn, pump: WatchedPump, findings: Iterable[Finding]) -> None:
         findings = tuple(findings)
         if not findings:
             return
@@ -806,9 +674,9 @@ class Engine:
             if alert is not None:
                 self._alerts_changed(turn, [alert])
 
-    def _about_pump(self, turn: _Turn, pump: _Pump, kind: Kind, verdict: Verdict, message: str) -> None:
+    def _about_pump(self, turn: _Turn, pump: WatchedPump, kind: Kind, verdict: Verdict, message: str) -> None:
         """A condition of the monitoring of one pump, which the engine itself sees."""
-        if _is_open(pump.inhibition, kind) is (verdict is Verdict.PRESENT):
+        if pump.has(kind) is (verdict is Verdict.PRESENT):
             return
         self._found(
             turn,
@@ -888,7 +756,7 @@ class Engine:
                     )
                     turn.writes.append(Write(port=port, data=data))
 
-    def _watch_the_link(self, turn: _Turn, pump: _Pump) -> None:
+    def _watch_the_link(self, turn: _Turn, pump: WatchedPump) -> None:
         since_uptime_ms = pump.garbled_since_uptime_ms
         garbled = since_uptime_ms is not None and turn.uptime_ms - since_uptime_ms >= GARBLED_FOR_MS
         if garbled and not pump.garbled:
@@ -934,7 +802,7 @@ class Engine:
         for pump in self._pumps.values():
             self._gather_telemetry(turn, pump)
 
-    def _gather_telemetry(self, turn: _Turn, pump: _Pump) -> None:
+    def _gather_telemetry(self, turn: _Turn, pump: WatchedPump) -> None:
         lane = self._lanes[LaneName.TELEMETRY]
         if pump.points_in_waiting_batch and not lane.waits(
             self._speaker.batch_key(pump.setup.pump, pump.batch)
@@ -962,13 +830,13 @@ class Engine:
             else:
                 self._batch_is_gone(pump, len(batch))
 
-    def _points_that_may_leave(self, turn: _Turn, pump: _Pump) -> list[projections.Point]:
+    def _points_that_may_leave(self, turn: _Turn, pump: WatchedPump) -> list[projections.Point]:
         """All that can be dated; and, while the clock is not set, those that have waited long enough."""
         if turn.moment.synced or self._stopping_since_t_ms is not None:
             return pump.points
         return [point for point in pump.points if turn.t_ms - point.t_ms >= UNDATED_POINTS_WAIT_MS]
 
-    def _batch_is_gone(self, pump: _Pump, points: int) -> None:
+    def _batch_is_gone(self, pump: WatchedPump, points: int) -> None:
         pump.batch += 1
         pump.points = pump.points[points:]
         pump.points_in_waiting_batch = 0
@@ -1091,7 +959,7 @@ class Engine:
             self._tokens[token] = (message.lane, message.seq)
         return Send(message=message, token=token)
 
-    def _state_message(self, turn: _Turn, pump: _Pump) -> Message | None:
+    def _state_message(self, turn: _Turn, pump: WatchedPump) -> Message | None:
         """The pump's state, if it is time for it: on change, each minute, more often while watched."""
         status = pump.monitor.status(turn.instant)
         link = pump.link(turn.uptime_ms)

@@ -15,7 +15,7 @@ from drivers import families
 from gateway.core.order import parse_order
 from gateway.core.timeline import Moment
 from gateway.effects import Commit, Effects, Send
-from gateway.engine import Engine, EngineSetup, PumpSetup
+from gateway.engine import Engine, EngineSetup
 from gateway.inputs import (
     BytesArrived,
     CommitFailed,
@@ -27,6 +27,7 @@ from gateway.inputs import (
     StopRequested,
     Tick,
 )
+from gateway.pump import PumpSetup
 from gateway.store import Store
 
 BEGINNING_UTC_MS = 1_795_435_200_000

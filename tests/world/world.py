@@ -24,7 +24,7 @@ from drivers import families
 from gateway.core.order import parse_order
 from gateway.core.timeline import Moment
 from gateway.effects import Commit, Send, Write
-from gateway.engine import Engine, EngineSetup, PumpSetup
+from gateway.engine import Engine, EngineSetup
 from gateway.inputs import (
     BytesArrived,
     Committed,
@@ -34,6 +34,7 @@ from gateway.inputs import (
     StopRequested,
     Tick,
 )
+from gateway.pump import PumpSetup
 from gateway.run import perform
 from gateway.store import Store
 from simulator.device import Device

@@ -1,0 +1,149 @@
+"""One pump as the engine holds it: its setting, the watch over it, and what is kept of it over a restart."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from alerts.catalogue import respond_within_s
+from alerts.condition import Kind, Priority, Urgency
+from alerts.inhibition import Inhibition, InhibitionState
+from drivers.reading import Reading
+from gateway import projections
+from gateway.core.monitor import Monitor
+from gateway.core.prescription import Prescription
+from gateway.core.timeline import GapKind, Instant
+
+SILENT_AFTER_POLLS = 3
+SILENT_AFTER_MIN_MS = 10_000
+SEEN_BY_THE_ENGINE = frozenset({Kind.NO_PRESCRIPTION, Kind.GARBLED_LINK, Kind.WRONG_PUMP})
+"""Conditions of a pump that no prescription is needed for: they go on over a change of it."""
+
+
+class PumpSetup(Struct, frozen=True, kw_only=True):
+    """One pump, ready to be watched."""
+
+    pump: str
+    port: str
+    address: int | None
+    poll_ms: int
+    origin: str
+    driver_status: str
+    serial_number: str | None
+    prescription: Prescription | None
+    prescription_sha256: str | None
+
+
+class PumpKept(Struct, frozen=True, kw_only=True):
+    """What is kept of a pump over a restart."""
+
+    prescription_sha256: str | None
+    monitor: bytes
+    inhibition: InhibitionState
+    urgency: Urgency
+    origin: str
+    driver_status: str
+
+
+class WatchedPump:
+    """All that the engine holds of one pump. Only the engine touches it."""
+
+    def __init__(self, setup: PumpSetup, kept: PumpKept | None) -> None:
+        self.setup = setup
+        self.monitor, self.inhibition, self.begins_anew = _resume(setup, kept)
+        self.reading: Reading | None = None
+        self.heard_uptime_ms: int | None = None
+        self.port_open = False
+        self.gap_before_next_reading = GapKind.NONE
+        """Of unknown length: nobody knows how much time lies between the last reading and the next."""
+        self.timers_wait_until_t_ms = 0
+        self.garbled_since_uptime_ms: int | None = None
+        self.garbled = self.has(Kind.GARBLED_LINK)
+        self.wrong_pump = setup.serial_number is not None and self.has(Kind.WRONG_PUMP)
+        self.link_told = ""
+        self.points: list[projections.Point] = []
+        self.points_since_t_ms: int | None = None
+        self.batch = 0
+        self.points_in_waiting_batch = 0
+        self.published: bytes | None = None
+        self.published_t_ms: int | None = None
+
+    @property
+    def urgency(self) -> Urgency:
+        """What is at stake; without an order, the middle of the table."""
+        prescription = self.setup.prescription
+        return prescription.urgency if prescription else Urgency.TIMED
+
+    @property
+    def respond_within_s(self) -> dict[Priority, int]:
+        """How soon somebody must have acknowledged."""
+        prescription = self.setup.prescription
+        if prescription is None:
+            return respond_within_s(self.urgency)
+        return {priority: ms // 1000 for priority, ms in prescription.respond_within_ms.items()}
+
+    def has(self, kind: Kind) -> bool:
+        """Whether this condition of it is open."""
+        return any(known.kind is kind for known in self.inhibition.state.open)
+
+    def link(self, uptime_ms: int) -> str:
+        """``up``, ``down``, ``silent`` or ``garbled`` (mqtt page, ``beat``)."""
+        if not self.port_open:
+            return "down"
+        silent_after_ms = max(SILENT_AFTER_POLLS * self.setup.poll_ms, SILENT_AFTER_MIN_MS)
+        if self.heard_uptime_ms is not None and uptime_ms - self.heard_uptime_ms <= silent_after_ms:
+            return "up"
+        return "garbled" if self.garbled_since_uptime_ms is not None else "silent"
+
+    def meets_gap(self, instant: Instant) -> None:
+        """A restart has left a gap of unknown length, or its length has become known.
+
+        Time that was added passed while nobody could see it: it is no silence of the pump. So its timers wait
+        until it has been heard again, or has been silent for as long as it may be.
+        """
+        if instant.gap in (GapKind.RESTART_UNKNOWN, GapKind.RESTART_RESOLVED):
+            self.gap_before_next_reading = instant.gap
+        if instant.gap is GapKind.RESTART_RESOLVED and self.setup.prescription is not None:
+            self.timers_wait_until_t_ms = instant.t_ms + self.setup.prescription.limits.no_data_after_ms
+
+    def next_wake_t_ms(self) -> int | None:
+        """When a timer of the watch over this pump is up."""
+        wake_t_ms = self.monitor.next_wake_t_ms()
+        return None if wake_t_ms is None else max(wake_t_ms, self.timers_wait_until_t_ms)
+
+    def age_ms(self, uptime_ms: int) -> int | None:
+        """Age of the newest reading."""
+        return None if self.heard_uptime_ms is None else uptime_ms - self.heard_uptime_ms
+
+    def kept(self) -> bytes:
+        """What must be found again after a restart."""
+        return msgspec.msgpack.encode(
+            PumpKept(
+                prescription_sha256=self.setup.prescription_sha256,
+                monitor=self.monitor.snapshot(),
+                inhibition=self.inhibition.state,
+                urgency=self.urgency,
+                origin=self.setup.origin,
+                driver_status=self.setup.driver_status,
+            )
+        )
+
+
+def _resume(setup: PumpSetup, kept: PumpKept | None) -> tuple[Monitor, Inhibition, bool]:
+    """The watch over a pump as it was left, or (True) a new one.
+
+    It begins anew under another prescription, and where what was remembered was written by another version:
+    then the infusion is joined as one that is found running.
+    """
+    urgency = setup.prescription.urgency if setup.prescription else Urgency.TIMED
+    if kept is not None and kept.prescription_sha256 == setup.prescription_sha256:
+        try:
+            monitor = Monitor.restore(setup.pump, setup.prescription, kept.monitor, poll_ms=setup.poll_ms)
+        except ValueError:
+            pass
+        else:
+            return monitor, Inhibition(urgency, kept.inhibition), False
+    known = kept.inhibition.open if kept is not None else ()
+    still_seen = InhibitionState(open=tuple(one for one in known if one.kind in SEEN_BY_THE_ENGINE))
+    monitor = Monitor(setup.pump, setup.prescription, poll_ms=setup.poll_ms)
+    return monitor, Inhibition(urgency, still_seen), True
