@@ -492,9 +492,14 @@ def why_silent(last_error: str, config: MqttConfig) -> str:
     """Why a connection ended before the broker had answered."""
     where = f"{config.host}:{config.port}"
     if config.tls:
+        # The broker's TLS alert tells why, but the end of the connection may overtake it.
+        advice = (
+            "if it wants a certificate, set mqtt.cert_file and mqtt.key_file"
+            if config.cert_file is None
+            else f"see whether {config.cert_file} has expired (then renew mqtt.cert_file) or is not of its authority"
+        )
         return _why_not_our_certificate(last_error) or (
-            f"{where} closed the connection before it answered: if it wants a certificate,"
-            " set mqtt.cert_file and mqtt.key_file; else look into the broker's log."
+            f"{where} closed the connection before it answered: {advice}; else look into the broker's log."
         )
     return (
         f"{where} closed the connection before it answered: if it wants TLS, set mqtt.ca_file;"

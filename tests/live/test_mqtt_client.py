@@ -310,7 +310,10 @@ class TestTls:
     ):
         certificate, key = authority.client("h-9", days=-1)
         files = {"ca_file": str(authority.ca_file), "cert_file": str(certificate), "key_file": str(key)}
-        assert home_is_told(side(at(broker, **files))) == "Our certificate has expired: renew mqtt.cert_file."
+        # The broker's reason, or, where the end of the connection overtakes it, what it may be.
+        told = home_is_told(side(at(broker, **files)))
+        assert "expired" in told
+        assert "renew mqtt.cert_file" in told
 
     def test_a_home_with_another_authority_is_told_which_file_is_wrong(
         self, broker: Mosquitto, tmp_path: Path, side: Open
