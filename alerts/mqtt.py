@@ -496,7 +496,7 @@ def why_silent(last_error: str, config: MqttConfig) -> str:
         advice = (
             "if it wants a certificate, set mqtt.cert_file and mqtt.key_file"
             if config.cert_file is None
-            else f"see whether {config.cert_file} has expired (then renew mqtt.cert_file) or is not of its authority"
+            else f"if {config.cert_file} has expired or is not of its authority, renew mqtt.cert_file"
         )
         return _why_not_our_certificate(last_error) or (
             f"{where} closed the connection before it answered: {advice}; else look into the broker's log."
