@@ -85,6 +85,28 @@ class ScriptedPump:
                 replies.append(framed(answer))
         return [reply for reply in replies if reply]
 
+    def sent_ms(self, now_ms: int) -> int:
+        """When a reply to a query heard now is out."""
+        return now_ms + self.answer_after_ms
+
+
+class BusyPump(ScriptedPump):
+    """One that answers a query only when it has answered the one before, each after ``takes_ms(now_ms)``.
+
+    What it says is what was true when the query came.
+    """
+
+    def __init__(self, answers: dict[str, Answer], takes_ms: Callable[[int], int]) -> None:
+        super().__init__(answers)
+        self.longest_backlog_ms = 0
+        self._takes_ms = takes_ms
+        self._busy_until_ms = 0
+
+    def sent_ms(self, now_ms: int) -> int:
+        self._busy_until_ms = max(now_ms, self._busy_until_ms) + self._takes_ms(now_ms)
+        self.longest_backlog_ms = max(self.longest_backlog_ms, self._busy_until_ms - now_ms)
+        return self._busy_until_ms
+
 
 IDENTITY: dict[str, Answer] = {
     "INST_SERIALNO": "INST_SERIALNO^8002-51740",
@@ -138,7 +160,7 @@ class Dialogue:
             self.facts += self.session.receive(data, self._now_ms)
             return
         for reply in self._pump.receive(data, self._now_ms):
-            self._send("host", self._back.carry(reply, self._now_ms + self._pump.answer_after_ms))
+            self._send("host", self._back.carry(reply, self._pump.sent_ms(self._now_ms)))
 
     def _send(self, end: str, pieces: list[tuple[int, bytes]]) -> None:
         for at_ms, piece in pieces:
