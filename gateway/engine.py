@@ -370,10 +370,10 @@ class Engine:
                 for pump in self._ports[port]:
                     if pump.garbled_since_uptime_ms is None:
                         pump.garbled_since_uptime_ms = turn.uptime_ms
+                # Not the bytes themselves: they may hold a serial number or a drug (mqtt page).
                 turn.notes.append(
                     f"port {port}: {fact.byte_count} bytes make no sense"
-                    f" ({fact.kind}{': ' if fact.detail else ''}{fact.detail}),"
-                    f" beginning {fact.sample[:16].hex(' ')}"
+                    f" ({fact.kind}{': ' if fact.detail else ''}{fact.detail})"
                 )
             else:
                 self._reading(turn, self._pumps[fact.pump], fact)

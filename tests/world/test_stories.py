@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from alerts.sink import Lane
@@ -181,3 +183,19 @@ def test_a_first_boot_without_a_clock_tells_an_occlusion_as_soon_and_accuses_nob
     world.run_for(60)
     assert {alert.kind for alert in world.board.alerts} == {"occlusion"}
     told_once_and_completely(world)
+
+
+@pytest.mark.parametrize("scenario", ["noisy_line", "occlusion"])
+def test_no_topic_payload_or_log_carries_the_pumps_serial_number_or_a_name(tmp_path, caplog, scenario):
+    caplog.set_level(logging.DEBUG, logger="dripwatch")
+    world = World(tmp_path, scenario)
+    world.home.power_on()
+    world.run_for(180)
+    assert world.broker.delivered
+    said = caplog.text.encode() + b"".join(
+        message.topic.encode() + message.payload for message in world.broker.delivered
+    )
+    serial = world.device.scenario.machine.serial_number.encode()
+    drug = world.prescription.drug_name.encode()
+    for secret in (serial, serial.hex().encode(), serial.hex(" ").encode(), drug):
+        assert secret not in said
