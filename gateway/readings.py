@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import TextIO
 
 from msgspec import Struct
 
@@ -20,6 +21,7 @@ from gateway.core.timeline import Moment
 
 LONGEST_LINE = 10_000
 """Characters; a longer one is not a row of readings."""
+_TOO_LONG = f"is longer than {LONGEST_LINE} characters"
 _VENDOR_TEXT = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_VENDOR_TEXT = 40
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,6 +49,14 @@ class BadRow(Struct, frozen=True):
     reason: str
 
 
+def lines_of(text: TextIO) -> Iterator[str]:
+    """The lines of a file, for ``read_rows``. Of one that is too long only the beginning is ever held."""
+    while line := text.readline(LONGEST_LINE + 1):
+        yield line
+        while len(line) > LONGEST_LINE and not line.endswith(("\n", "\r")):
+            line = text.readline(LONGEST_LINE + 1)
+
+
 def read_rows(lines: Iterable[str], pump: str = "pump") -> Iterator[Row | BadRow]:
     """Rows in the order of the file. Holds one row at a time.
 
@@ -59,6 +69,8 @@ def read_rows(lines: Iterable[str], pump: str = "pump") -> Iterator[Row | BadRow
         raise HeaderError(f"line 1: cannot be read as CSV: {error}") from error
     if header is None:
         raise HeaderError("no line at all; the first must name the columns: time,state,...")
+    if header == [_TOO_LONG]:
+        raise HeaderError(f"line 1: {_TOO_LONG}; it must name the columns: time,state,...")
     names = [name.strip().removeprefix("\ufeff") for name in header]
     for needed in ("time", "state"):
         if needed not in names:
@@ -85,8 +97,7 @@ def read_rows(lines: Iterable[str], pump: str = "pump") -> Iterator[Row | BadRow
 
 def _bounded(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        # what is cut off leaves a row that does not fit the header, and is counted as bad
-        yield line if len(line) <= LONGEST_LINE else "\n"
+        yield line if len(line) <= LONGEST_LINE else f"{_TOO_LONG}\n"
 
 
 class _BadCell(ValueError):
@@ -100,6 +111,8 @@ class _RowReader:
         self._has_alarms = "alarms" in columns
 
     def row(self, cells: list[str]) -> Row:
+        if cells == [_TOO_LONG]:
+            raise _BadCell(_TOO_LONG)
         if len(cells) <= max(self._columns.values()):
             raise _BadCell(
                 f"{len(cells)} cells, and the header names {max(self._columns.values()) + 1} columns"

@@ -24,7 +24,7 @@ from gateway.core.monitor import DeliveryStatus, Monitor
 from gateway.core.order import LONGEST_TEXT_BYTES, OrderError, parse_order
 from gateway.core.prescription import Prescription
 from gateway.core.timeline import Instant, Timeline
-from gateway.readings import BadRow, HeaderError, Row, read_rows
+from gateway.readings import BadRow, HeaderError, Row, lines_of, read_rows
 
 UNREADABLE = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,8 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     output = sys.stdout.buffer
     try:
         prescription = parse_order(_prescription_text(arguments.prescription))
-        with _opened(arguments.readings) as lines:
-            rows = _with_progress(read_rows(lines), tally)
+        with _opened(arguments.readings) as readings:
+            rows = _with_progress(read_rows(lines_of(readings)), tally)
             for line in replay(prescription, rows, tally, states=arguments.states):
                 output.write(encode(line) + b"\n")
         output.flush()
@@ -201,7 +201,7 @@ def _prescription_text(name: str) -> str:
 
 @contextmanager
 def _opened(name: str) -> Iterator[TextIO]:
-    """Lines of text; bytes that are no UTF-8 spoil their row only."""
+    """The readings as text; bytes that are no UTF-8 spoil their row only."""
     if name == "-":
         sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]
         yield sys.stdin

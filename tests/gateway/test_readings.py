@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.reading import PumpState
-from gateway.readings import BadRow, HeaderError, Row, read_rows
+from gateway.readings import LONGEST_LINE, BadRow, HeaderError, Row, lines_of, read_rows
 
 HEADER = "time,state,rate_ml_h,volume_ml,alarms,uptime_s,clock\n"
 GOOD = "2026-05-04T07:00:05.123Z,running,10.00,1.5,,44621.404,synced\n"
@@ -84,6 +86,30 @@ def test_a_bad_row_is_counted_with_its_line_and_its_reason_and_the_next_is_read(
     assert bad.line == 2
     assert words in bad.reason
     assert isinstance(good, Row)
+
+
+class EndlessLine(io.StringIO):
+    """A file that never ends its line, as /dev/zero; refuses to be read on without bound."""
+
+    def readline(self, size: int | None = -1, /) -> str:
+        assert size is not None and 0 < size <= LONGEST_LINE + 1
+        return "\0" * size
+
+
+@pytest.mark.parametrize("length", [LONGEST_LINE, 3 * LONGEST_LINE, 3 * LONGEST_LINE + 7])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_line_that_is_too_long_is_one_bad_row_and_the_next_is_read(length: int, ending: str) -> None:
+    text = io.StringIO(f"{HEADER}{'1,' * (length // 2)}1{ending}{GOOD}yesterday\n", newline="")
+    bad, good, last = read_rows(lines_of(text))
+    assert bad == BadRow(2, f"is longer than {LONGEST_LINE} characters")
+    assert isinstance(good, Row)
+    assert isinstance(last, BadRow)
+    assert last.line == 4
+
+
+def test_a_first_line_without_an_end_is_refused_and_never_held_whole() -> None:
+    with pytest.raises(HeaderError, match="line 1: is longer than"):
+        next(read_rows(lines_of(EndlessLine())))
 
 
 @pytest.mark.parametrize("lines", [[], ["\n"], ["state,volume_ml\n"], ["garbage"]])
