@@ -75,7 +75,7 @@ class Tally(Struct):
 
     def in_words(self) -> str:
         """One line for people."""
-        words = f"{self.rows} rows"
+        words = "1 row" if self.rows == 1 else f"{self.rows} rows"
         if self.dropped:
             words += f", {self.dropped} dropped as not later than one before"
         if self.bad:
@@ -175,9 +175,18 @@ def main(argv: list[str] | None = None) -> int:
     except HeaderError as error:
         return _unreadable(f"{arguments.readings}: {error}")
     except OSError as error:
-        return _unreadable(f"{error.filename or 'output'}: {error.strerror}")
+        if error.filename is None:
+            return _unreadable(f"output: {error.strerror}")
+        return _unreadable(
+            f"{error.filename}: cannot be read: {error.strerror}; look at its name and its permissions"
+        )
     except UnicodeDecodeError as error:
         return _unreadable(f"not UTF-8 text: {error}")
+    if tally.rows and tally.bad == tally.rows:
+        return _unreadable(
+            f"{arguments.readings}: not one row could be read; "
+            f"mend what is said of the first: {tally.in_words()}"
+        )
     sys.stderr.write(f"replay: {tally.in_words()}\n")
     return 0
 

@@ -182,6 +182,31 @@ class TestCommand:
         assert words.lower() in done.stderr.decode().lower()
         assert "Traceback" not in done.stderr.decode()
 
+    def test_a_file_that_is_not_there_is_said_with_what_to_do(self) -> None:
+        done = self.run(str(RECORDINGS / SHORT / "prescription.toml"), "nofile")
+        assert done.stderr.decode() == (
+            "replay: nofile: cannot be read: No such file or directory; "
+            "look at its name and its permissions\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("rows", "status", "words"),
+        [
+            ("yesterday,running\n", 2, "-: not one row could be read"),
+            ("yesterday,running\ntoday,running\n", 2, "2 rows, 2 unreadable (the first in line 2: time:"),
+            ("yesterday,running\n2026-05-04T07:00:05Z,running\n", 0, "replay: 2 rows, 1 unreadable"),
+            ("2026-05-04T07:00:05Z,running\n", 0, "replay: 1 row\n"),
+            ("", 0, "replay: 0 rows\n"),
+        ],
+    )
+    def test_readings_of_which_not_one_row_can_be_read_are_not_a_success(
+        self, rows: str, status: int, words: str
+    ) -> None:
+        order = str(RECORDINGS / SHORT / "prescription.toml")
+        done = self.run(order, "-", stdin=f"time,state\n{rows}".encode())
+        assert done.returncode == status
+        assert words in done.stderr.decode()
+
     def test_states_are_a_line_each_minute(self) -> None:
         directory = RECORDINGS / SHORT
         done = self.run(str(directory / "prescription.toml"), str(directory / "readings.csv"), "--states")
