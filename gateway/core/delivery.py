@@ -192,16 +192,21 @@ class DayVolume(Struct):
             else:
                 self.pieces.append((begin_ms, volume_ml))
             self.total_ml += volume_ml
-        while self.pieces and self.pieces[0][0] + _PIECE_MS <= t_ms - _DAY_MS:
-            self.total_ml -= self.pieces.pop(0)[1]
+        self._forget(t_ms)
 
     def within_ml(self, t_ms: int) -> float:
         """Volume in mL in the 24 h until now; of the piece at their beginning, its share."""
+        self._forget(t_ms)
         if not self.pieces:
             return 0.0
         begin_ms, volume_ml = self.pieces[0]
         outside = min(1.0, max(0.0, (t_ms - _DAY_MS - begin_ms) / _PIECE_MS))
         return self.total_ml - volume_ml * outside
+
+    def _forget(self, t_ms: int) -> None:
+        """Time passes also while the pump does not say its volume."""
+        while self.pieces and self.pieces[0][0] + _PIECE_MS <= t_ms - _DAY_MS:
+            self.total_ml -= self.pieces.pop(0)[1]
 
 
 _PIECE_MS = 300_000

@@ -107,6 +107,17 @@ class TestDayVolume:
             assert whole - 1e-6 <= day.within_ml(t_ms) <= edge + 1e-6
             assert len(day.pieces) <= 290
 
+    @pytest.mark.parametrize(
+        ("hour", "within_ml"), [(2, 30.0), (24, 30.0), (24.5, 20.0), (25.5, 10.0), (26.5, 0.0), (100, 0.0)]
+    )
+    def test_what_is_older_than_24_hours_is_forgotten_also_while_nothing_is_counted(
+        self, hour: float, within_ml: float
+    ) -> None:
+        day = DayVolume([])
+        for begin_hour in (0, 1, 2):
+            day.add(begin_hour * HOUR_MS, 10.0)
+        assert day.within_ml(round(hour * HOUR_MS)) == pytest.approx(within_ml)
+
 
 def the_bound_s(
     rate_ml_h: float, beyond: float, counter_ml: float, stroke_ml: float, ripple_ml: float
