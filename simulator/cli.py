@@ -29,10 +29,11 @@ from simulator.tables import BadFile, Problem, duration_ms
 from simulator.wire.families import WIRES
 
 BAUD = 38_400
+DESCRIPTION = "A simulated pump at a port, and what there is to know about its scenarios."
 EPILOG = """\
 The first line on standard output is JSON with the port, when it is ready; after it comes a line for each
 mishap of the scenario as it begins. Standard input takes a line a time, each answered with a line of JSON:
-  fault KIND [STRENGTH]    a mishap, from now on (see: python -m simulator faults)
+  fault KIND [STRENGTH]    a mishap, from now on (see: dripwatch simulate faults)
   clear                    the end of all that is wrong now
   truth                    what was really delivered
   set rate_ml_h NUMBER     somebody sets the pump to another rate
@@ -59,12 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="simulator", description=__doc__)
+    parser = argparse.ArgumentParser(prog="dripwatch simulate", description=DESCRIPTION)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for family in WIRES:
         _add_family(commands, family)
     listing = commands.add_parser(
-        "scenarios", help="list the scenarios, or print the prescription that goes with one"
+        "scenarios",
+        prog="dripwatch scenarios",
+        help="list the scenarios, or print the prescription that goes with one",
+        description="What a simulated pump can do, one line each; or the prescription that goes with it.",
     )
     listing.add_argument("name", nargs="?", metavar="NAME", help="a scenario's name, or a file")
     listing.add_argument(

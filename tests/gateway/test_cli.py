@@ -71,6 +71,23 @@ def test_the_simulator_is_a_process_of_its_own():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["simulate"], "dripwatch simulate"),
+        (["simulate", "alaris"], "dripwatch simulate alaris"),
+        (["scenarios"], "dripwatch scenarios"),
+    ],
+)
+def test_the_help_of_the_simulator_names_the_command_that_was_typed(arguments, name):
+    command = [sys.executable, "-m", "gateway", *arguments, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: {name} [-h] ")
+    assert "`" not in done.stdout
+    assert "python -m" not in done.stdout
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         (None, "cannot be read (No such file or directory)"),
