@@ -44,7 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="dashboard: %(message)s", stream=sys.stderr)
     try:
-        return _serve(_configured(arguments.config), arguments.trace)
+        return _serve(arguments.config, arguments.trace)
     except (CannotStart, ConfigError, StoreUnusable) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -55,13 +55,14 @@ def _configured(path: Path) -> DashboardConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CannotStart(f"{path}: cannot be read ({error}); name a dashboard.toml with --config") from error
-    return parse_dashboard_config(text, path.absolute().parent)
+    return parse_dashboard_config(text, path.absolute().parent, source=str(path))
 
 
-def _serve(config: DashboardConfig, is_traced: bool) -> int:
+def _serve(config_file: Path, is_traced: bool) -> int:
+    config = _configured(config_file)
     clock = Clock()
     trace = _tracer(clock) if is_traced else _silent
-    listener = _listener(config)
+    listener = _listener(config, config_file)
     store = Store(config.store_url)
     audience = Audience(clock)
     desk = Desk(
@@ -137,7 +138,7 @@ def _serve(config: DashboardConfig, is_traced: bool) -> int:
     return 1 if broken.is_set() else 0
 
 
-def _listener(config: DashboardConfig) -> socket.socket:
+def _listener(config: DashboardConfig, config_file: Path) -> socket.socket:
     """Bound before anything else is opened, so that a taken port is told in a sentence."""
     try:
         return socket.create_server(
@@ -146,7 +147,7 @@ def _listener(config: DashboardConfig) -> socket.socket:
         )
     except OSError as error:
         raise CannotStart(
-            f"dashboard.toml: web.port: {config.web.host} port {config.web.port} cannot be used "
+            f"{config_file}: web.port: {config.web.host} port {config.web.port} cannot be used "
             f"({error.strerror}); choose another port, or stop what listens there."
         ) from error
 

@@ -17,7 +17,6 @@ from alerts.mqtt import MqttConfig
 from alerts.strict import ConfigError, Problem, read_toml
 
 CONFIG_BYTES_MAX = 64 * 1024
-SOURCE = "dashboard.toml"
 
 _Table = TypeVar("_Table", bound=Struct)
 
@@ -78,19 +77,21 @@ class DashboardConfig(Struct, frozen=True, kw_only=True):
         return f"{'https' if self.web.tls_cert_file else 'http'}://{host}:{port}/"
 
 
-def parse_dashboard_config(text: str, base: Path | None = None) -> DashboardConfig:
-    """Read the text of a dashboard.toml that stands in the folder ``base``.
+def parse_dashboard_config(
+    text: str, base: Path | None = None, *, source: str = "dashboard.toml"
+) -> DashboardConfig:
+    """Read the text of a dashboard.toml that stands in the folder ``base``. ``source``: its name, for people.
 
     Raises ConfigError with every problem found.
     """
     if len(text.encode()) > CONFIG_BYTES_MAX:
         raise ConfigError(
-            [Problem("", f"it is longer than {CONFIG_BYTES_MAX} bytes; shorten it.")], source=SOURCE
+            [Problem("", f"it is longer than {CONFIG_BYTES_MAX} bytes; shorten it.")], source=source
         )
-    written = read_toml(text, _DashboardFile, source=SOURCE)
+    written = read_toml(text, _DashboardFile, source=source)
     problems = [*_problems_of_web(written.web), *_problems_of_the_rest(written)]
     if problems:
-        raise ConfigError(problems, source=SOURCE)
+        raise ConfigError(problems, source=source)
     if base is None:
         base = Path()
     return DashboardConfig(

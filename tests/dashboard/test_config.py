@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from alerts.dashboard.config import parse_dashboard_config
 from alerts.strict import ConfigError
 
+ROOT = Path(__file__).parents[2]
 WHOLE = """
 format = "dripwatch-dashboard/1"
 [web]
@@ -77,3 +81,27 @@ def test_every_loopback_address_will_do(host: str) -> None:
 def test_a_file_without_end_is_refused_before_it_is_read() -> None:
     with pytest.raises(ConfigError, match="longer than"):
         parse_dashboard_config(WHOLE + "#" * 70_000)
+
+
+def started_with(file: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "alerts.dashboard", "--config", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+
+
+def test_the_sentence_names_the_file_that_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "rx.toml"
+    file.write_text('format = "dripwatch/1"\n')
+    done = started_with(file)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()
+    assert all(line.startswith(f"{file}: ") for line in done.stderr.splitlines())
+
+
+def test_a_port_that_is_taken_is_told_with_the_file_that_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "ward.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(WHOLE.replace("port = 8080", f"port = {port}"))
+        done = started_with(file)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{file}: web.port: 127.0.0.1 port {port} cannot be used")
