@@ -21,11 +21,11 @@ from gateway.clock import SystemClock
 from gateway.config import Config, PumpConfig, parse_config
 from gateway.core.order import OrderError, parse_order
 from gateway.core.prescription import Prescription
-from gateway.engine import Engine, EngineSetup
+from gateway.engine import Engine, EngineSetup, KeptUnreadable
 from gateway.intended_use import SHORT
 from gateway.pump import PumpSetup
 from gateway.run import Gateway, Observer, Performer
-from gateway.store import Store, StoreFailed
+from gateway.store import Restored, Store, StoreFailed
 from gateway.trace import Tracer
 from gateway.watchdog import Watchdog
 
@@ -98,14 +98,11 @@ def compose(
         mqtt=config.mqtt is not None,
         boot=f"b-{secrets.token_hex(4)}",
     )
-    engine = Engine(
-        setup,
-        store=restored.store,
-        alerts=restored.alerts,
-        lanes=restored.lanes,
-        kept=restored.kept,
-        set_aside=restored.set_aside,
-    )
+    try:
+        engine = _engine(setup, restored)
+    except KeptUnreadable as error:
+        log.error("%s: what is kept there cannot be read (%s); it is set aside", store.path, error)
+        engine = _engine(setup, store.restore_anew())
     lines = {
         pump.port: msgspec.structs.replace(
             setup.families[pump.port].line, baud=pump.baud or setup.families[pump.port].line.baud
@@ -134,6 +131,17 @@ def compose(
         watchdog=Watchdog(),
         observers=observers,
         performer=performer,
+    )
+
+
+def _engine(setup: EngineSetup, restored: Restored) -> Engine:
+    return Engine(
+        setup,
+        store=restored.store,
+        alerts=restored.alerts,
+        lanes=restored.lanes,
+        kept=restored.kept,
+        set_aside=restored.set_aside,
     )
 
 

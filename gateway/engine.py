@@ -103,6 +103,10 @@ class EngineSetup(Struct, frozen=True, kw_only=True):
     """A token for this start of the gateway."""
 
 
+class KeptUnreadable(Exception):
+    """What the card has kept was written by another version, or is broken: the database must be set aside."""
+
+
 class _SignOfLife(Struct, frozen=True, kw_only=True):
     """The last that is known of the start before."""
 
@@ -173,14 +177,14 @@ class Engine:
         self._timeline = Timeline(sign_of_life.timeline if sign_of_life else None)
         self._instant: Instant | None = None
         self._pumps = {
-            pump.pump: WatchedPump(pump, _decoded(kept.get(f"pump/{pump.pump}"), PumpKept))
+            pump.pump: WatchedPump(pump, _known(kept.get(f"pump/{pump.pump}"), PumpKept))
             for pump in setup.pumps
         }
         self._gateway_inhibition = Inhibition(
-            self._highest_urgency(), _decoded(kept.get("pump/gateway"), InhibitionState)
+            self._highest_urgency(), _known(kept.get("pump/gateway"), InhibitionState)
         )
         self._taken_away = {
-            token: _decoded(data, PumpKept)
+            token: _known(data, PumpKept)
             for name, data in kept.items()
             if (token := name.removeprefix("pump/")) != name and token not in {*self._pumps, GATEWAY}
         }
@@ -620,7 +624,9 @@ class Engine:
         turn.changes.append(Answered(id=request, reason=reason))
         self._answered[request] = reason
         while len(self._answered) > IDS_KEPT:
-            self._answered.popitem(last=False)
+            forgotten, _ = self._answered.popitem(last=False)
+            # Nobody waits for so old an answer: so what is asked of us cannot fill the card.
+            self._lanes[LaneName.ALERTS].forget(f"answer/{forgotten}")
 
     # -- the card ----------------------------------------------------------------------------------
 
@@ -725,6 +731,11 @@ class Engine:
     def _alerts_changed(self, turn: _Turn, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
             turn.alerts.append(alert)
+            code = f" ({alert.code})" if alert.code else ""
+            turn.notes.append(
+                f"alert {alert.alert_id} rev {alert.rev}: {alert.kind}{code} on {alert.pump},"
+                f" {alert.priority}, {alert.reason}, now {alert.state}"
+            )
             turn.changes.append(AlertChanged(alert=alert))
 
     def _highest_urgency(self) -> Urgency:
@@ -751,9 +762,9 @@ class Engine:
                 self._hear(turn, port, b"")
                 data = session.due(turn.t_ms)
                 if data:
-                    assert self.setup.families[port].may_send(data), (
-                        "a session may send nothing but its queries"
-                    )
+                    if not self.setup.families[port].may_send(data):
+                        # Not an assert statement: this one must hold under `python -O` too.
+                        raise AssertionError("a session may send nothing but its queries")
                     turn.writes.append(Write(port=port, data=data))
 
     def _watch_the_link(self, turn: _Turn, pump: WatchedPump) -> None:
@@ -1043,9 +1054,21 @@ class Engine:
 
 
 def _decoded(data: bytes | None, type_: type[_Kept]) -> _Kept | None:
+    """Raises KeptUnreadable: without it numbers and names would be given twice."""
     if data is None:
         return None
-    return msgspec.msgpack.decode(data, type=type_)
+    try:
+        return msgspec.msgpack.decode(data, type=type_)
+    except msgspec.DecodeError as error:
+        raise KeptUnreadable(str(error)) from error
+
+
+def _known(data: bytes | None, type_: type[_Kept]) -> _Kept | None:
+    """As ``_decoded`` for what can be done without: what cannot be read is as if it had not been kept."""
+    try:
+        return _decoded(data, type_)
+    except KeptUnreadable:
+        return None
 
 
 def _span(duration_ms: int) -> str:

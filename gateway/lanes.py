@@ -164,6 +164,12 @@ class Lane:
         self._waiting[draft.key] = Waiting(place=place, draft=draft)
         self._unwritten_keys.add(draft.key)
 
+    def forget(self, key: str) -> None:
+        """Drop the draft with this key if it still waits for a number."""
+        if key in self._waiting:
+            self._forget_waiting(key)
+            self.dropped += 1
+
     def number(self, t_ms: int) -> list[Message]:
         """Give numbers to the oldest drafts, as far as there is room; returns the new messages.
 

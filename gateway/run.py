@@ -312,6 +312,11 @@ class Gateway:
         self._observers = tuple(observers)
         self._performer = performer(RealPerformer(self._ports, self._card, self._broker))
 
+    @property
+    def store_token(self) -> str:
+        """The token of the database it numbers its messages in."""
+        return self._engine.store
+
     def stop(self) -> None:
         """Ask for a clean stop, from any thread."""
         self._inbox.put(StopRequested)

@@ -10,10 +10,12 @@ refused, not guessed at.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec import Struct
@@ -59,7 +61,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         """Open or make the database at ``path``. Raises StoreFailed if neither is possible."""
-        self._path = path
+        self.path = path
         self.set_aside: str | None = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,14 +69,17 @@ class Store:
             raise StoreFailed(
                 f"{path.parent}: cannot be made ({error.strerror}). Set state_dir to a folder that can."
             ) from None
+        self._lock = self._alone()
         try:
             self._database = self._open()
         except (OSError, sqlite3.OperationalError) as error:
-            raise StoreFailed(
-                f"{path}: {error}. Is the folder writable, the disk full, or another gateway running?"
-            ) from None
+            self._lock.close()
+            raise StoreFailed(f"{path}: {error}. Is the folder writable, or the disk full?") from None
         except sqlite3.DatabaseError:
             self._begin_anew()
+        except StoreFailed:
+            self._lock.close()
+            raise
 
     def restore(self) -> Restored:
         """Everything that was kept.
@@ -85,11 +90,15 @@ class Store:
         try:
             return self._restore()
         except sqlite3.OperationalError as error:
-            raise StoreFailed(f"{self._path}: {error}") from error
+            raise StoreFailed(f"{self.path}: {error}") from error
         except (sqlite3.DatabaseError, msgspec.DecodeError):
-            self._database.close()
-            self._begin_anew()
-            return self._restore()
+            return self.restore_anew()
+
+    def restore_anew(self) -> Restored:
+        """Set this database aside, which nobody understands; what a new one holds. Raises StoreFailed."""
+        self._database.close()
+        self._begin_anew()
+        return self._restore()
 
     def commit(self, commit: Commit) -> None:
         """Write this in one transaction. Raises StoreFailed, and then nothing was written."""
@@ -98,16 +107,36 @@ class Store:
                 self._database.execute("begin immediate")
                 self._write(commit)
         except sqlite3.Error as error:
-            raise StoreFailed(f"{self._path}: {error}") from error
+            raise StoreFailed(f"{self.path}: {error}") from error
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and let another gateway have it."""
         self._database.close()
+        self._lock.close()
+
+    def _alone(self) -> IO[bytes]:
+        """Hold the folder: two gateways on one database would give one number twice. Raises StoreFailed.
+
+        The kernel lets go of it when this process ends, however it ends.
+        """
+        try:
+            lock = self.path.with_name("lock").open("ab")
+        except OSError as error:
+            raise StoreFailed(f"{self.path.parent}: {error.strerror}. Is the folder writable?") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise StoreFailed(
+                f"{self.path.parent} is in use by another gateway:"
+                " stop that one, or give this one a state_dir of its own."
+            ) from None
+        return lock
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
-            self._path.chmod(0o600)
+            self.path.chmod(0o600)
             database.execute("pragma journal_mode=wal")
             database.execute("pragma synchronous=full")
             version = database.execute("pragma user_version").fetchone()[0]
@@ -121,7 +150,7 @@ class Store:
                     database.execute(f"pragma user_version={SCHEMA_VERSION}")
             elif version > SCHEMA_VERSION:
                 raise StoreFailed(
-                    f"{self._path} was written by a newer Dripwatch (schema {version}, this one knows"
+                    f"{self.path} was written by a newer Dripwatch (schema {version}, this one knows"
                     f" {SCHEMA_VERSION}). Install that version again, or set state_dir to an empty folder."
                 )
             (verdict,) = database.execute("pragma quick_check(1)").fetchone()
@@ -134,18 +163,16 @@ class Store:
 
     def _begin_anew(self) -> None:
         """Set the broken file aside and open a new one. Raises StoreFailed."""
-        aside = self._path.with_name(f"{self._path.name}.broken-{secrets.token_hex(4)}")
+        aside = self.path.with_name(f"{self.path.name}.broken-{secrets.token_hex(4)}")
         try:
-            self._path.rename(aside)
+            self.path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    self._path.with_name(self._path.name + suffix).rename(
-                        aside.with_name(aside.name + suffix)
-                    )
+                    self.path.with_name(self.path.name + suffix).rename(aside.with_name(aside.name + suffix))
             self._database = self._open()
         except (OSError, sqlite3.Error) as error:
             raise StoreFailed(
-                f"{self._path} cannot be read, and not be set aside either ({error}). Is the folder writable?"
+                f"{self.path} cannot be read, and not be set aside either ({error}). Is the folder writable?"
             ) from None
         self.set_aside = aside.name
 

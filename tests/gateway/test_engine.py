@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from alerts import wire
 from alerts.sink import Lane
-from gateway.engine import IDS_KEPT
+from gateway.effects import Commit
+from gateway.engine import IDS_KEPT, KeptUnreadable
 from gateway.inputs import StopRequested, Tick
+from gateway.store import Store
 from tests.gateway.home import BEGINNING_UTC_MS, HOME, ORDER, Home
 
 IDLE = "state=idle rate_ml_h=0 volume_ml=0 alarms="
@@ -814,3 +816,24 @@ def test_numbers_have_no_gap_and_their_bytes_never_change_over_any_power_cuts(tm
             else:
                 last[payload["alert_id"]] = payload["rev"]
     assert last == {alert_id: alert.rev for alert_id, alert in home.engine.book.open.items()}
+
+
+def test_what_is_kept_of_a_pump_in_another_version_does_not_keep_the_gateway_from_watching_it(tmp_path):
+    home = Home(tmp_path)
+    home.stop()
+    store = Store(home.card)
+    store.commit(Commit(number=10_000, kept=(("pump/p1", b"\x80"), ("pump/gateway", b"\x80"))))
+    store.close()
+    home.start()
+    assert "p1: link down" in home.shown[-1]
+
+
+@pytest.mark.parametrize("name", ["sign_of_life", "next_alert", "told", "tellings", "requests"])
+def test_what_numbers_and_names_rest_on_is_never_guessed_at(tmp_path, name):
+    home = Home(tmp_path)
+    home.stop()
+    store = Store(home.card)
+    store.commit(Commit(number=10_000, kept=((name, b"\xc1"),)))
+    store.close()
+    with pytest.raises(KeptUnreadable):
+        home.start()

@@ -280,3 +280,14 @@ def test_systemd_hears_that_we_are_ready_alive_what_is_shown_and_that_we_stop(tm
             said.append(systemd.recv(4_096).decode())
     assert said[0] == "READY=1"
     assert "WATCHDOG=1" in said
+
+
+def test_a_card_whose_numbers_cannot_be_read_is_set_aside_and_the_gateway_begins_with_a_new_store(tmp_path):
+    config = parse_config(CONFIG, tmp_path)
+    store = Store(config.state_dir / "dripwatch.sqlite")
+    token = store.restore().store
+    store.commit(Commit(number=1, kept=(("next_alert", b"\xc1"),)))
+    store.close()
+    gateway = compose(config)
+    assert gateway.store_token != token
+    assert list(config.state_dir.glob("dripwatch.sqlite.broken-*"))

@@ -207,11 +207,19 @@ happenings = st.lists(
 )
 
 
+def test_two_gateways_cannot_have_one_folder_and_the_second_may_when_the_first_has_gone(card):
+    first = Store(card)
+    with pytest.raises(StoreFailed, match="in use by another gateway"):
+        Store(card)
+    first.close()
+    Store(card).close()
+
+
 @settings(max_examples=30, deadline=None)
 @given(steps=happenings)
 def test_commits_that_had_to_wait_leave_together_what_they_leave_one_by_one(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("card")
-    one_by_one, together = Store(folder / "one.sqlite"), Store(folder / "other.sqlite")
+    one_by_one, together = Store(folder / "one" / "card.sqlite"), Store(folder / "other" / "card.sqlite")
     of_lane = LaneUnderTest(Lane.ALERTS, LaneKept(), lambda draft, seq: b"%d" % seq)
     of_lane.connected(0)
     commits = []
