@@ -50,6 +50,9 @@ def read_toml(text: str, type_: type[T], *, source: str) -> T:
 
     Raises ConfigError with every problem found.
     """
+    if text.startswith("\ufeff"):
+        message = "it begins with a byte order mark; save it as UTF-8 without BOM."
+        raise ConfigError([Problem("", message)], source=source)
     try:
         data = tomllib.loads(text)
     except RecursionError:

@@ -190,6 +190,9 @@ def _toml(text: str) -> dict[str, object]:
         raise OrderError(
             (OrderProblem("file", f"has {size} bytes; at most {LONGEST_TEXT_BYTES} are possible"),)
         )
+    if text.startswith("\ufeff"):
+        message = "begins with a byte order mark; save it as UTF-8 without BOM"
+        raise OrderError((OrderProblem("file", message),))
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:

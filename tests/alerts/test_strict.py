@@ -49,6 +49,10 @@ def test_a_file_without_a_mistake_is_read_into_frozen_structs():
     ("text", "sentence"),
     [
         ("", "plant.toml: home: it is required and was not given."),
+        (
+            '\ufeffhome = "h"',
+            "plant.toml: it begins with a byte order mark; save it as UTF-8 without BOM.",
+        ),
         ('home = "h"\nhom = 1', "plant.toml: hom: there is no such key; did you mean 'home'?"),
         (
             'home = "h"\nzzz = 1',

@@ -175,6 +175,16 @@ def test_a_gateway_configuration_is_judged_as_one(capsys, tmp_path):
     assert [error["key"] for error in line["errors"]] == ["pump[1].family"]
 
 
+@pytest.mark.parametrize(
+    "text", [STEPS.read_text(), GATEWAY, DASHBOARD], ids=["order", "gateway", "dashboard"]
+)
+def test_a_byte_order_mark_is_called_by_its_name(capsys, tmp_path, text):
+    status, (line,), _ = checked(capsys, "--json", written(tmp_path, f"\ufeff{text}"))
+    assert status == 1
+    (error,) = line["errors"]
+    assert "begins with a byte order mark; save it as UTF-8 without BOM" in error["message"]
+
+
 def test_a_dashboard_configuration_is_judged_as_one(capsys, tmp_path):
     status, (line,), _ = checked(capsys, "--json", written(tmp_path, DASHBOARD + "[wbe]\nport = 1\n"))
     assert status == 1

@@ -580,6 +580,7 @@ def test_a_fault_elsewhere_hides_no_contradiction():
     ("text", "key", "message"),
     [
         (PLAIN.replace('"P-0017"', '"P-0017'), "line 4", "is not TOML"),
+        ("\ufeff" + PLAIN, "file", "begins with a byte order mark; save it as UTF-8 without BOM"),
         ("a = " + "[" * 5000, "file", "nested too deeply"),
         ("a = " + "9" * 5000, "file", "is not TOML"),
         (PLAIN + "#" * LONGEST_TEXT_BYTES, "file", f"at most {LONGEST_TEXT_BYTES} are possible"),
@@ -587,7 +588,7 @@ def test_a_fault_elsewhere_hides_no_contradiction():
         ("patient = 3", "patient", "must be a table, [patient]"),
         (".".join("a" * 4000) + " = 1", "a", "is not known"),
     ],
-    ids=["open quote", "deep", "long number", "large", "empty", "no table", "dotted"],
+    ids=["open quote", "byte order mark", "deep", "long number", "large", "empty", "no table", "dotted"],
 )
 def test_text_that_is_no_prescription_is_refused_with_a_reason(text, key, message):
     assert message in problems_of(text)[key]
