@@ -1,8 +1,9 @@
 """``dripwatch check``: are prescriptions, configurations and scenarios valid, and if not, where and why.
 
-What a file is, its key ``format`` says; one without it is judged as a prescription. Exit status 0 if every
-file is valid, else 1. With ``--json`` a line of JSON for each file goes to standard output (tools page,
-``check``); sentences for people go to standard error.
+What a file is, its key ``format`` says; one without it is judged as a prescription. A gateway configuration
+is not valid while a file that it names is not there. Exit status 0 if every file is valid, else 1. With
+``--json`` a line of JSON for each file goes to standard output (tools page, ``check``); sentences for people
+go to standard error.
 """
 
 from __future__ import annotations
@@ -118,9 +119,7 @@ def _judge(name: str, text: str) -> tuple[Prescription | None, list[KeyProblem]]
     # judged one process at a time and within a limit of memory, need none of that.
     match _format_of(text).partition("/")[0]:
         case "dripwatch-gateway":
-            from gateway.config import parse_config
-
-            return None, _problems_of(lambda: parse_config(text, base))
+            return None, _problems_of_gateway(text, base)
         case "dripwatch-dashboard":
             from alerts.dashboard.config import parse_dashboard_config
 
@@ -147,6 +146,44 @@ def _problems_of(parse: Callable[[], object]) -> list[KeyProblem]:
     except ConfigError as error:
         return _named(error.problems)
     return []
+
+
+def _problems_of_gateway(text: str, base: Path) -> list[KeyProblem]:
+    """Of a configuration that is right in itself: which of the files that it names are not there."""
+    from gateway.config import parse_config
+
+    try:
+        config = parse_config(text, base)
+    except ConfigError as error:
+        return _named(error.problems)
+    files: list[tuple[str, Path | str | None]] = [
+        (f"pump[{place}].prescription", pump.prescription_file) for place, pump in enumerate(config.pumps, 1)
+    ]
+    if config.mqtt is not None:
+        names = ("ca_file", "cert_file", "key_file", "password_file")
+        files += [(f"mqtt.{name}", getattr(config.mqtt, name)) for name in names]
+    if config.history is not None:
+        files.append(("history.token_file", config.history.token_file))
+    return [
+        KeyProblem(key, f"{_as_seen_from(base, Path(file))} {lack}")
+        for key, file in files
+        if file is not None and (lack := _lack_of(Path(file)))
+    ]
+
+
+def _as_seen_from(base: Path, file: Path) -> Path:
+    return file.relative_to(base.absolute()) if file.is_relative_to(base.absolute()) else file
+
+
+def _lack_of(file: Path) -> str:
+    """Why a file cannot be there for the gateway, and what to do; empty if it is there."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return "is not there; put it there or mend its name, which counts from the folder of this file"
+    except OSError as error:
+        return f"cannot be found: {error.strerror}; look at its name and its permissions"
+    return ""
 
 
 class _Problem(Protocol):
