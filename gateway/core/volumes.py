@@ -463,6 +463,12 @@ class Volumes:
                 )
         if passed:
             self._case.findings.present(Kind.LIMIT_EXCEEDED, t_ms, f"Limit passed: {'; '.join(passed)}.")
+        elif (
+            limits.max_volume_ml is not None
+            and reading.volume_ml is None
+            and reading.state in _COUNTING_STATES
+        ):
+            return  # it delivers and does not say how much: that the limit is kept again is not known
         elif memory.above_limit_readings == 0 and (
             memory.rate_limit is None or memory.rate_limit.surplus_ml <= self._rate_limit_threshold_ml / 2
         ):

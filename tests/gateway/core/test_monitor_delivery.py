@@ -635,6 +635,22 @@ class TestLimits:
         )
         assert pytest.approx(ward.alerts()[-1], abs=20) == (14.5 * 3600, "limit_exceeded")
 
+    @pytest.mark.parametrize(
+        ("state", "is_kept_again"), [("running  rate=10  nocount", False), ("idle  nocount", True)]
+    )
+    def test_a_pump_that_delivers_and_does_not_say_how_much_does_not_end_it(self, state, is_kept_again):
+        ward = live(
+            self.LIMITED,
+            f"""
+            -0:10  idle
+             0:00  running  rate=10
+             1:00  running  rate=10  add=100
+            15:00  {state}
+            """,
+            until="41:00",
+        )
+        assert ("limit_exceeded" not in ward.present()) is is_kept_again
+
 
 class TestDemand:
     PCA = order(
