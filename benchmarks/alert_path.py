@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -187,9 +188,10 @@ def main() -> int:
     """Print the ratio as JSON on standard output, and progress on a terminal."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     times: dict[str, list[float]] = {"alert": [], "commit": [], "publish": []}
-    with tempfile.TemporaryDirectory(prefix="dripwatch-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="dripwatch-bench-") as name, ExitStack() as ends:
         folder = Path(name)
         broker = Mosquitto(folder / "mosquitto")
+        ends.callback(broker.kill)
         broker.start()
         path, commit, publish = AlertPath(folder, broker), BareCommit(folder), BarePublish(broker)
         for number in range(ROUNDS):
@@ -201,7 +203,6 @@ def main() -> int:
             times["publish"] += [publish.once() for _ in range(BARE_A_ROUND)]
         path.stop()
         publish.stop()
-        broker.kill()
     p50_ms = {what: statistics.median(seconds) * 1000 for what, seconds in times.items()}
     result = {
         "benchmark": "alert_path",
