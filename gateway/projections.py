@@ -7,6 +7,7 @@ the lane gives one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
 
 import msgspec
 from msgspec import Struct
@@ -101,12 +102,34 @@ def is_void(message: Message) -> bool:
     return True
 
 
+class _SaidAt(TypedDict):
+    """What every payload from a home begins with."""
+
+    time: wire.UtcTime
+    clock: wire.Clock
+    boot: str
+
+
+class _NumberedLater(_SaidAt):
+    """And what a durable one has besides."""
+
+    store: str
+    lane: Lane
+    seq: int
+
+
 class Speaker(Struct, frozen=True, kw_only=True):
     """Who speaks: one home, one database, one start of the gateway."""
 
     home: str
     store: str
     boot: str
+
+    def _said_at(self, utc_ms: int, synced: bool) -> _SaidAt:
+        return {"time": wire.UtcTime(utc_ms), "clock": _clock(synced), "boot": self.boot}
+
+    def _numbered_later(self, lane: Lane, utc_ms: int, synced: bool) -> _NumberedLater:
+        return {**self._said_at(utc_ms, synced), "store": self.store, "lane": lane, "seq": _NO_NUMBER_YET}
 
     # -- durable messages, as drafts ---------------------------------------------------------------
 
@@ -132,12 +155,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "event", pump=happened.pump),
             payload=wire.encode(
                 wire.Event(
-                    time=wire.UtcTime(finding.at_utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
-                    store=self.store,
-                    lane=Lane.ALERTS,
-                    seq=_NO_NUMBER_YET,
+                    **self._numbered_later(Lane.ALERTS, finding.at_utc_ms, synced),
                     kind=finding.kind,
                     message=finding.message,
                     code=finding.code,
@@ -156,12 +174,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "answer"),
             payload=wire.encode(
                 wire.Answer(
-                    time=wire.UtcTime(utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
-                    store=self.store,
-                    lane=Lane.ALERTS,
-                    seq=_NO_NUMBER_YET,
+                    **self._numbered_later(Lane.ALERTS, utc_ms, synced),
                     id=answered.id,
                     accepted=answered.reason is None,
                     reason=answered.reason,
@@ -177,12 +190,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "order", pump=answered.pump),
             payload=wire.encode(
                 wire.OrderAnswer(
-                    time=wire.UtcTime(utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
-                    store=self.store,
-                    lane=Lane.ALERTS,
-                    seq=_NO_NUMBER_YET,
+                    **self._numbered_later(Lane.ALERTS, utc_ms, synced),
                     id=answered.id,
                     version=answered.version,
                     sha256=answered.sha256,
@@ -213,12 +221,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "telemetry", pump=pump),
             payload=wire.encode(
                 wire.Telemetry(
-                    time=wire.UtcTime(utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
-                    store=self.store,
-                    lane=Lane.TELEMETRY,
-                    seq=_NO_NUMBER_YET,
+                    **self._numbered_later(Lane.TELEMETRY, utc_ms, synced),
                     historical=False,
                     points=tuple(
                         wire.TelemetryPoint(
@@ -264,9 +267,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "status"),
             payload=wire.encode(
                 wire.Status(
-                    time=wire.UtcTime(utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
+                    **self._said_at(utc_ms, synced),
                     online=online,
                     version=version,
                     pumps=pumps,
@@ -282,9 +283,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "open"),
             payload=wire.encode(
                 wire.Open(
-                    time=wire.UtcTime(utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
+                    **self._said_at(utc_ms, synced),
                     store=self.store,
                     as_of=as_of,
                     alerts=tuple(sorted(told_alerts.items())),
@@ -308,9 +307,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "beat"),
             payload=wire.encode(
                 wire.Beat(
-                    time=wire.UtcTime(utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
+                    **self._said_at(utc_ms, synced),
                     store=self.store,
                     open=len(told_alerts),
                     digest=wire.digest(told_alerts.items()),
@@ -347,9 +344,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
             topic=wire.up(self.home, "state", pump=pump),
             payload=wire.encode(
                 wire.State(
-                    time=wire.UtcTime(utc_ms),
-                    clock=_clock(synced),
-                    boot=self.boot,
+                    **self._said_at(utc_ms, synced),
                     state=reading.state if reading is not None else PumpState.UNKNOWN,
                     rate_ml_h=reading.rate_ml_h if reading is not None else None,
                     volume_ml=reading.volume_ml if reading is not None else None,
