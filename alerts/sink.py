@@ -1,9 +1,8 @@
-"""The envelope that leaves, and the door it leaves by."""
+"""The envelope that leaves, and the word for a way out that is closed."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -29,14 +28,3 @@ class Message(Struct, frozen=True, kw_only=True):
 
 class SinkDown(Exception):
     """The way out is closed for now: wait and try again."""
-
-
-class SinkRefused(Exception):
-    """The other side says no, and will say so again: stop, and tell a person."""
-
-
-class Sink(Protocol):
-    """A way out. ``send`` hands over one message and returns; what became of it comes back as an input."""
-
-    def send(self, message: Message) -> None:
-        """Raises SinkDown or SinkRefused."""

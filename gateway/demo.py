@@ -308,8 +308,6 @@ class Once:
         self._began_ms = self._now_ms()
         self._reached: dict[str, tuple[str, float]] = {}
         self._printed = 0
-        self._early: list[dict[str, object]] = []
-        """Milestones of alerts whose kind is not known yet."""
         self.alert_id: str | None = None
         self._shown: queue.Queue[str] = queue.Queue()
         self._acknowledged = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from importlib.resources import files
 
 SHORT: str = (
@@ -15,3 +17,9 @@ SHORT: str = (
 def full_text() -> str:
     """The whole of INTENDED_USE.md, which is installed with the package."""
     return files("gateway").joinpath("INTENDED_USE.md").read_text(encoding="utf-8")
+
+
+def main(_arguments: Sequence[str]) -> int:
+    """``dripwatch intended-use``: the whole page on standard output; always 0."""
+    sys.stdout.write(full_text())
+    return 0

@@ -218,11 +218,6 @@ def why_home_unknown(board: Board, home: KnownHome, now_ms: int) -> str:
     return ""
 
 
-def why_pump_unknown(board: Board, home: KnownHome, pump: str, now_ms: int) -> str:
-    """Why the state of this pump is not known; empty if it is."""
-    return why_home_unknown(board, home, now_ms) or _why_pump_unknown(home, pump, now_ms)
-
-
 def _why_pump_unknown(home: KnownHome, pump: str, now_ms: int) -> str:
     link = home.beat.pumps.get(pump) if home.beat else None
     if link is None:

@@ -113,13 +113,6 @@ class Course:
             rates.append((min(one, other), max(one, other)))
         return tuple(rates)
 
-    def rate_bounds_ml_h(self, from_tau_ms: float, to_tau_ms: float) -> tuple[float, float]:
-        """The least and the greatest prescribed rate in mL/h within a closed interval; zeros outside."""
-        rates = self.rates_between(from_tau_ms, to_tau_ms)
-        if not rates:
-            return (0.0, 0.0)
-        return (min(low for low, _ in rates), max(high for _, high in rates))
-
     def tau_of_volume(self, volume_ml: float) -> float:
         """The delivered time in ms at which the phases first reach this volume; within ``[0, length_ms]``."""
         if volume_ml <= 0:
