@@ -22,10 +22,11 @@ from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
+from gateway.core.quiet import Bounds
 from gateway.core.timeline import GapKind, Instant
 from gateway.core.watch import Watch
 
-_SNAPSHOT_VERSION = 1
+_SNAPSHOT_VERSION = 2
 _DELIVERY_KINDS = (
     Kind.NOT_STARTED,
     Kind.DOSE_TOO_SOON,
@@ -93,6 +94,7 @@ class Monitor:
         self._memory = memory
         self._findings = Findings(memory)
         self._watch: Watch | None = None
+        self._bounds: Bounds | None = None
         if prescription is not None:
             self._watch = Watch(prescription, poll_ms, memory, self._findings)
 
@@ -102,6 +104,12 @@ class Monitor:
         Instants must come in order of ``t_ms``.
         """
         watch = self._watch
+        bounds = self._bounds
+        if bounds is not None:
+            assert watch is not None, "bounds come from a prescription"
+            if reading is not None and watch.quiet.passes(bounds, instant, reading):
+                return ()
+            self._bounds = None
         t_ms = instant.t_ms
         known = reading is not None and reading.state is not PumpState.UNKNOWN
         # what a gap of unknown length turns out to have added is time that nobody could see pass
@@ -115,7 +123,10 @@ class Monitor:
             self._hear_alarms(reading, t_ms)
             if watch is not None:
                 watch.timers.run(t_ms, inclusive=True)
-        return self._findings.take()
+        said = self._findings.take()
+        if not said and known and watch is not None and reading is not None:
+            self._bounds = watch.quiet.bounds(reading)
+        return said
 
     def next_wake_t_ms(self) -> int | None:
         """When a timer is up if nothing is heard before; ``None`` if none runs."""

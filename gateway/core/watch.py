@@ -13,6 +13,7 @@ from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.doses import Doses
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
+from gateway.core.quiet import Quiet
 from gateway.core.rates import Rates
 from gateway.core.timers import Timers
 from gateway.core.volumes import Volumes
@@ -29,6 +30,7 @@ class Watch:
         self.volumes = Volumes(self.case, self._rates)
         self._doses = Doses(self.case, self._rates, self.volumes)
         self.timers = Timers(self.case, self._doses)
+        self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers)
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
         """Take one reading; ``length_known`` is False if nobody knows how long it is since the last one."""
