@@ -34,9 +34,14 @@ from gateway.core.counter import MS_PER_HOUR
 from gateway.core.prescription import PumpExpected
 
 REFERENCES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.55)
+RATE_LIMIT_EDGE = 1 + REFERENCES[2]
+"""The share of what a hard limit of rate allows at which the test of it begins."""
 STROKE_VARIANCE = 0.05**2
 """One stroke varies by 5 % (prescription page, ``stroke_ml``)."""
 HOURS_PER_YEAR = 8766
+PIECE_MS = 300_000
+"""The volume of the last 24 h is kept in pieces as long as this."""
+DAY_MS = 86_400_000
 NOTHING_ML = 1e-9
 """Less than this is what rounding leaves of 0."""
 TIMING_MS = 300
@@ -198,7 +203,7 @@ class RateLimit(Struct):
 
     def after(self, delivered_ml: float, allowed_ml: float) -> float:
         """The surplus in mL after one more interval."""
-        return max(0.0, self.surplus_ml + delivered_ml - allowed_ml * (1 + REFERENCES[2]))
+        return max(0.0, self.surplus_ml + delivered_ml - allowed_ml * RATE_LIMIT_EDGE)
 
     def update(self, delivered_ml: float, allowed_ml: float, most_ml: float) -> None:
         """Take one interval. Beyond ``most_ml``, twice the threshold, the surplus tells nothing more."""
@@ -215,7 +220,7 @@ class DayVolume(Struct):
     def add(self, t_ms: int, volume_ml: float) -> None:
         """Take what was delivered until now."""
         if volume_ml:
-            begin_ms = t_ms - t_ms % _PIECE_MS
+            begin_ms = t_ms - t_ms % PIECE_MS
             if self.pieces and self.pieces[-1][0] == begin_ms:
                 self.pieces[-1] = (begin_ms, self.pieces[-1][1] + volume_ml)
             else:
@@ -229,14 +234,10 @@ class DayVolume(Struct):
         if not self.pieces:
             return 0.0
         begin_ms, volume_ml = self.pieces[0]
-        outside = min(1.0, max(0.0, (t_ms - _DAY_MS - begin_ms) / _PIECE_MS))
+        outside = min(1.0, max(0.0, (t_ms - DAY_MS - begin_ms) / PIECE_MS))
         return self.total_ml - volume_ml * outside
 
     def _forget(self, t_ms: int) -> None:
         """Time passes also while the pump does not say its volume."""
-        while self.pieces and self.pieces[0][0] + _PIECE_MS <= t_ms - _DAY_MS:
+        while self.pieces and self.pieces[0][0] + PIECE_MS <= t_ms - DAY_MS:
             self.total_ml -= self.pieces.pop(0)[1]
-
-
-_PIECE_MS = 300_000
-_DAY_MS = 86_400_000

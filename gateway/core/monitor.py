@@ -91,10 +91,12 @@ class Monitor:
     ) -> None:
         self.pump = pump
         self._prescription = prescription
-        self._memory = memory
+        self.memory = memory
+        """All that is remembered; only this and ``stretch.py`` change it."""
         self._findings = Findings(memory)
         self._watch: Watch | None = None
-        self._bounds: Bounds | None = None
+        self.bounds: Bounds | None = None
+        """Within these a reading brings no news."""
         if prescription is not None:
             self._watch = Watch(prescription, poll_ms, memory, self._findings)
 
@@ -104,12 +106,12 @@ class Monitor:
         Instants must come in order of ``t_ms``.
         """
         watch = self._watch
-        bounds = self._bounds
+        bounds = self.bounds
         if bounds is not None:
             assert watch is not None, "bounds come from a prescription"
             if reading is not None and watch.quiet.passes(bounds, instant, reading):
                 return ()
-            self._bounds = None
+            self.bounds = None
         t_ms = instant.t_ms
         known = reading is not None and reading.state is not PumpState.UNKNOWN
         # what a gap of unknown length turns out to have added is time that nobody could see pass
@@ -125,17 +127,17 @@ class Monitor:
                 watch.timers.run(t_ms, inclusive=True)
         said = self._findings.take()
         if not said and known and watch is not None and reading is not None:
-            self._bounds = watch.quiet.bounds(reading)
+            self.bounds = watch.quiet.bounds(reading)
         return said
 
     def next_wake_t_ms(self) -> int | None:
         """When a timer is up if nothing is heard before; ``None`` if none runs."""
         wake_t_ms = None if self._watch is None else self._watch.timers.next_t_ms()
-        return None if wake_t_ms is None else max(wake_t_ms, self._memory.t_ms)
+        return None if wake_t_ms is None else max(wake_t_ms, self.memory.t_ms)
 
     def status(self, instant: Instant) -> DeliveryStatus:
         """How delivery stands at this instant, as far as the last reading tells."""
-        memory = self._memory
+        memory = self.memory
         occurrence = memory.occurrence
         if self._watch is None or memory.next_number is None or self._findings.is_present(Kind.NO_DATA):
             return DeliveryStatus(verdict=DeliveryVerdict.UNKNOWN, rate_ml_h=memory.rate_ml_h)
@@ -162,7 +164,7 @@ class Monitor:
 
     def snapshot(self) -> bytes:
         """All that is remembered, for the way over a restart."""
-        return msgspec.msgpack.encode(_Snapshot(_SNAPSHOT_VERSION, self._memory))
+        return msgspec.msgpack.encode(_Snapshot(_SNAPSHOT_VERSION, self.memory))
 
     @classmethod
     def restore(
@@ -186,7 +188,7 @@ class Monitor:
         return monitor
 
     def _take_time(self, instant: Instant) -> None:
-        memory = self._memory
+        memory = self.memory
         if memory.started_t_ms is None:
             memory.started_t_ms = instant.t_ms
         memory.t_ms = instant.t_ms
@@ -205,7 +207,7 @@ class Monitor:
     # --- what the pump says outright ---------------------------------------------------------------------
 
     def _hear_alarms(self, reading: Reading, t_ms: int) -> None:
-        memory = self._memory
+        memory = self.memory
         findings = self._findings
         codes = reading.alarms
         self._hear_wordless_alarm(reading, t_ms)
@@ -237,7 +239,7 @@ class Monitor:
 
     def _hear_wordless_alarm(self, reading: Reading, t_ms: int) -> None:
         """A pump in alarm that does not say why (or only something that is no alarm)."""
-        memory = self._memory
+        memory = self.memory
         if reading.state is PumpState.ALARM and not any(
             code not in _NOTICES for code in reading.alarms or ()
         ):

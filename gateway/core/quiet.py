@@ -16,7 +16,7 @@ from msgspec import Struct
 from drivers.reading import PumpState, Reading
 from gateway.core.case import Case
 from gateway.core.counter import MS_PER_HOUR
-from gateway.core.delivery import Mark
+from gateway.core.delivery import Edges, Mark
 from gateway.core.memory import Doing
 from gateway.core.occurrence import Occurrence
 from gateway.core.rates import Rates
@@ -47,6 +47,8 @@ class Bounds(Struct, frozen=True, kw_only=True):
     """With so much prescribed and no count the counter stands still."""
     thresholds: tuple[float, ...]
     """Of the tests on volume; empty where nothing is delivered."""
+    edges: Edges
+    """What these tolerate."""
     allowed_ml_h: float
     """The hard limit of rate, with the pump's accuracy."""
     surplus_until_ml: float
@@ -155,6 +157,7 @@ class Quiet:
             delivered_until_ml=delivered_until_ml,
             uncounted_until_ml=uncounted_until_ml,
             thresholds=thresholds,
+            edges=self._case.edges,
             allowed_ml_h=self._volumes.allowed_ml_h,
             surplus_until_ml=self._volumes.surplus_allowed_ml,
             day_until_ml=inf if limits.max_volume_ml is None else limits.max_volume_ml,
@@ -230,7 +233,7 @@ class Quiet:
                 ordered_ml,
                 ordered_ml,
                 delivered_ml,
-                self._case.edges,
+                bounds.edges,
                 Mark(t_ms, tau_ms, expected_ml, total_ml),
             )
             if not bank.is_within(bounds.thresholds):

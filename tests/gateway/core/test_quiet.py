@@ -86,7 +86,7 @@ def test_a_recording_tells_the_same(name: str) -> None:
     counter_ml=st.sampled_from([0.01, 0.1]),
     factor=st.sampled_from([0.0, 0.5, 0.85, 1.0, 1.2, 2.0]),
     pauses=st.lists(st.integers(10, 170), max_size=3),
-    limits=st.sampled_from(["", "max_rate_ml_h = 130.0", "max_volume_ml = 100.0", "kvo_ml_h = 0.6"]),
+    limits=st.sampled_from(["", "max_rate_ml_h = 130.0", "max_volume_ml = 380.0", "kvo_ml_h = 0.6"]),
     missing=st.sampled_from([0.0, 0.05]),
     seed=st.integers(0, 2**32),
 )
