@@ -8,7 +8,6 @@ is marked, and is read by itself: both ways give the same readings and reject th
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING, BinaryIO, TextIO
@@ -280,7 +279,7 @@ def _states(text: NDArray[np.uint8], begin: Whole, end: Whole) -> tuple[Whole, F
     characters = _from_the_end(text, begin, end, 8)
     padded = np.zeros((len(begin), 8), np.uint8)
     padded[:, : characters.shape[1]] = characters
-    words = padded.view(np.uint64)[:, 0]
+    words = padded.view(">u8")[:, 0]
     states = np.full(len(begin), -1)
     for place, state in enumerate(PumpState):
         states[words == _word(state)] = place
@@ -288,4 +287,4 @@ def _states(text: NDArray[np.uint8], begin: Whole, end: Whole) -> tuple[Whole, F
 
 
 def _word(state: PumpState) -> int:
-    return int.from_bytes(state.value.encode()[::-1].ljust(8, b"\0"), sys.byteorder)
+    return int.from_bytes(state.value.encode()[::-1].ljust(8, b"\0"), "big")
