@@ -43,8 +43,6 @@ class Occurrence(Struct, kw_only=True):
     """When the counter last moved."""
     suspected: Excess | None = None
     """A deficit of which it is not yet known whether the counter is slow or stands still."""
-    suspected_readings: int = 0
-    """For how many readings this is not known."""
     counted_share: float = 1.0
     """At most so much of what was due in the last interval was counted; of a count and the ripple all."""
     under: Deviation | None = None

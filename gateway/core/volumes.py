@@ -28,7 +28,7 @@ DECIDABLE_SHIFT = 0.2
 """The verdict is "too early" until a shift this far beyond the tolerance would have been found."""
 STANDSTILL_SHARE = 0.8
 """A deficit is a standstill if this much of it arose since the counter last moved, ..."""
-OVERDUE_COUNTS = 1.4
+OVERDUE_COUNTS = 1.1
 """... and this many counts are due and none has come; before that the counter may be slow."""
 STANDSTILL_COUNTS = 5.0
 """With so many counts due and none come it stands still, whatever was missing before."""
@@ -389,24 +389,23 @@ class Volumes:
     def _too_little(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
         """Much less has been counted than was prescribed: does the counter move slowly, or not at all?
 
-        At a low rate both look the same until the next count is well overdue: so long nothing is said. At a
-        high one the pump may have come to a stop within the last interval: the next readings decide.
+        If the deficit arose since the last count, both look the same until the next one is overdue: so long
+        nothing is said; a test that is told the shift would have to wait as long. If the last interval fell
+        short, the pump may have come to a stop within it: the next reading decides.
         """
         pump = self._case.expected
         standing_ml = occurrence.uncounted_ml * (1 - self._case.limits.tolerance - deficit.reference)
-        mostly_standing = standing_ml >= STANDSTILL_SHARE * deficit.value_ml
-        if mostly_standing and occurrence.uncounted_ml >= OVERDUE_COUNTS * pump.counter_ml + pump.ripple_ml:
+        mostly_standing = occurrence.uncounted_ml > 0 and standing_ml >= STANDSTILL_SHARE * deficit.value_ml
+        stopping = occurrence.counted_share < STOPPING_SHARE and occurrence.suspected is None
+        if occurrence.uncounted_ml >= OVERDUE_COUNTS * pump.counter_ml + pump.ripple_ml:
             self._no_delivery(occurrence, t_ms)
-        elif mostly_standing or (
-            occurrence.counted_share < STOPPING_SHARE and occurrence.suspected_readings < CONFIRMING_READINGS
-        ):
+        elif mostly_standing or stopping:
             occurrence.suspected = occurrence.suspected or deficit
-            occurrence.suspected_readings += 1
         else:
             self._under_infusion(occurrence, deficit, t_ms)
 
     def _no_delivery(self, occurrence: Occurrence, t_ms: int) -> None:
-        self._forget_suspicion(occurrence)
+        occurrence.suspected = None
         self._case.findings.present(
             Kind.NO_DELIVERY,
             t_ms,
@@ -416,12 +415,8 @@ class Volumes:
             since_t_ms=occurrence.counted_t_ms,
         )
 
-    def _forget_suspicion(self, occurrence: Occurrence) -> None:
-        occurrence.suspected = None
-        occurrence.suspected_readings = 0
-
     def _under_infusion(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
-        self._forget_suspicion(occurrence)
+        occurrence.suspected = None
         if self._case.findings.is_present(Kind.NO_DELIVERY):
             return
         took_ms = max(occurrence.tau_ms - deficit.since.tau_ms, 2 * self._case.poll_ms)

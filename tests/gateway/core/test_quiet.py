@@ -86,7 +86,7 @@ def test_a_recording_tells_the_same(name: str) -> None:
     counter_ml=st.sampled_from([0.01, 0.1]),
     factor=st.sampled_from([0.0, 0.5, 0.85, 1.0, 1.2, 2.0]),
     pauses=st.lists(st.integers(10, 170), max_size=3),
-    limits=st.sampled_from(["", "max_rate_ml_h = 130.0", "max_volume_ml = 380.0", "kvo_ml_h = 0.6"]),
+    limits=st.sampled_from(["", "max_rate_ml_h = 130.0", "max_volume_ml = 380.0", "kvo_ml_h = 0.4"]),
     missing=st.sampled_from([0.0, 0.05]),
     seed=st.integers(0, 2**32),
 )
@@ -104,7 +104,7 @@ def test_any_pump_tells_the_same(
     for minute in sorted(set(pauses)):
         segments.append(Segment(minute * 60, PumpState.PAUSED, resets_counter=seed % 2 == 0))
         segments.append(Segment(minute * 60 + 400, PumpState.RUNNING, rate_ml_h))
-    segments.append(Segment(10_900, PumpState.KVO, 0.5))
+    segments.append(Segment(10_900, PumpState.KVO, 0.4))
     segments.append(Segment(13_000, PumpState.COMPLETE))
     segments.sort(key=lambda segment: segment.at_s)
     pump = NoisyPump(
