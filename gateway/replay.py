@@ -11,25 +11,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TextIO
 
 import msgspec
 from msgspec import Struct
 
 from alerts.inhibition import Inhibition, Phase, Transition
 from gateway.core.monitor import DeliveryStatus, Monitor
-from gateway.core.order import LONGEST_TEXT_BYTES, OrderError, parse_order
 from gateway.core.prescription import Prescription
-from gateway.core.timeline import Instant, Timeline
-from gateway.readings import BadRow, HeaderError, Row, lines_of, read_rows
+from gateway.core.timeline import Instant
+from gateway.readings import BadRow, Row
+from gateway.recording import UNREADABLE, Tally, UnreadableError, in_order_of_time, recording
 
-UNREADABLE = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATE_EVERY_MS = 60_000
-_PROGRESS_EVERY_ROWS = 50_000
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -65,46 +60,15 @@ class StateLine(Struct, frozen=True, kw_only=True):
     rate_ml_h: float | None
 
 
-class Tally(Struct):
-    """What was not used of the input."""
-
-    rows: int = 0
-    dropped: int = 0
-    bad: int = 0
-    first_bad: BadRow | None = None
-
-    def in_words(self) -> str:
-        """One line for people."""
-        words = "1 row" if self.rows == 1 else f"{self.rows} rows"
-        if self.dropped:
-            words += f", {self.dropped} dropped as not later than one before"
-        if self.bad:
-            assert self.first_bad is not None
-            words += (
-                f", {self.bad} unreadable (the first in line {self.first_bad.line}: {self.first_bad.reason})"
-            )
-        return words
-
-
 def replay(
     prescription: Prescription, rows: Iterable[Row | BadRow], tally: Tally, *, states: bool = False
 ) -> Iterator[Event | StateLine]:
     """What the monitor would have told of these rows, one after another. Never looks ahead."""
-    timeline = Timeline()
     monitor = Monitor("pump", prescription)
     inhibition = Inhibition(prescription.urgency)
     told_minute: int | None = None
-    for row in rows:
-        tally.rows += 1
-        if isinstance(row, BadRow):
-            tally.bad += 1
-            tally.first_bad = tally.first_bad or row
-            continue
-        instant = timeline.at(row.moment)
-        if instant is None:
-            tally.dropped += 1
-            continue
-        findings = monitor.step(instant, row.reading)
+    for instant, reading in in_order_of_time(rows, tally):
+        findings = monitor.step(instant, reading)
         if findings:
             for transition in inhibition.apply(findings):
                 if transition.phase is not Phase.WORSE:
@@ -158,35 +122,17 @@ def _millilitres(volume_ml: float | None) -> float | None:
 def main(argv: list[str] | None = None) -> int:
     """The command; the exit status."""
     arguments = _arguments(argv)
-    if arguments.prescription == "-" and arguments.readings == "-":
-        return _unreadable("only one of the two can come from standard input")
     tally = Tally()
     encode = msgspec.json.Encoder().encode
     output = sys.stdout.buffer
     try:
-        prescription = parse_order(_prescription_text(arguments.prescription))
-        with _opened(arguments.readings) as readings:
-            rows = _with_progress(read_rows(lines_of(readings)), tally)
+        with recording("replay", arguments.prescription, arguments.readings, tally) as (prescription, rows):
             for line in replay(prescription, rows, tally, states=arguments.states):
                 output.write(encode(line) + b"\n")
-        output.flush()
-    except OrderError as error:
-        return _unreadable(f"{arguments.prescription}: {error}")
-    except HeaderError as error:
-        return _unreadable(f"{arguments.readings}: {error}")
-    except OSError as error:
-        if error.filename is None:
-            return _unreadable(f"output: {error.strerror}")
-        return _unreadable(
-            f"{error.filename}: cannot be read: {error.strerror}; look at its name and its permissions"
-        )
-    except UnicodeDecodeError as error:
-        return _unreadable(f"not UTF-8 text: {error}")
-    if tally.rows and tally.bad == tally.rows:
-        return _unreadable(
-            f"{arguments.readings}: not one row could be read; "
-            f"mend what is said of the first: {tally.in_words()}"
-        )
+            output.flush()
+    except UnreadableError as error:
+        sys.stderr.write(f"replay: {error}\n")
+        return UNREADABLE
     sys.stderr.write(f"replay: {tally.in_words()}\n")
     return 0
 
@@ -199,42 +145,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("readings", metavar="READINGS", help="readings.csv, or - for standard input")
     parser.add_argument("--states", action="store_true", help="also print the state after each minute")
     return parser.parse_args(argv)
-
-
-def _prescription_text(name: str) -> str:
-    if name == "-":
-        return sys.stdin.buffer.read(LONGEST_TEXT_BYTES + 1).decode()
-    with Path(name).open("rb") as file:
-        return file.read(LONGEST_TEXT_BYTES + 1).decode()
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[TextIO]:
-    """The readings as text; bytes that are no UTF-8 spoil their row only."""
-    if name == "-":
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]
-        yield sys.stdin
-        return
-    with Path(name).open(encoding="utf-8", errors="replace", newline="") as file:
-        yield file
-
-
-def _with_progress(rows: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row | BadRow]:
-    """The same rows; on a terminal a count for the person who waits."""
-    if not sys.stderr.isatty():
-        yield from rows
-        return
-    for row in rows:
-        if tally.rows and tally.rows % _PROGRESS_EVERY_ROWS == 0:
-            sys.stderr.write(f"\rreplay: {tally.rows} rows")
-            sys.stderr.flush()
-        yield row
-    sys.stderr.write("\r")
-
-
-def _unreadable(words: str) -> int:
-    sys.stderr.write(f"replay: {words}\n")
-    return UNREADABLE
 
 
 if __name__ == "__main__":

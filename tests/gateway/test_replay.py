@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from gateway.core.order import parse_order
 from gateway.core.prescription import Prescription
 from gateway.readings import read_rows
-from gateway.replay import Event, StateLine, Tally, main, replay
+from gateway.recording import Tally
+from gateway.replay import Event, StateLine, main, replay
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 NAMES = sorted(path.parent.name for path in RECORDINGS.glob("*/truth.json"))
