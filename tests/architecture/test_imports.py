@@ -52,6 +52,7 @@ EDGES = (
     "alerts/dashboard/*",
     "alerts/mqtt.py",
     "drivers/link.py",
+    "gateway/accuracy/command.py",
     "gateway/app.py",
     "gateway/check.py",
     "gateway/cli.py",
