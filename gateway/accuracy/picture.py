@@ -14,9 +14,9 @@ from gateway.core.counter import MS_PER_HOUR
 from gateway.core.prescription import PumpExpected
 
 WIDTH = 1100
-HEIGHT = 560
-_TOP = 118
-_BOTTOM = 484
+HEIGHT = 580
+_TOP = 144
+_BOTTOM = 504
 _INK = "#1b1f24"
 _QUIET = "#59636e"
 _GRID = "#e3e7eb"
@@ -96,7 +96,7 @@ def _startup(result: Accuracy) -> list[str]:
     panel = _Panel(
         name="startup",
         left=70,
-        right=520,
+        right=510,
         x_from=0,
         x_to=STARTUP_MIN,
         y_from=0,
@@ -117,7 +117,8 @@ def _startup(result: Accuracy) -> list[str]:
         f'<polyline points="{panel.points(stairs)}" fill="none" stroke="{_FLOW}" stroke-width="1.5"'
         f' stroke-linejoin="round" clip-path="url(#{panel.name})"/>',
         *_legend(
-            panel, [(_FLOW, "", "flow each 0.5 min, from counts"), (_MEAN, "6 4", f"set rate {set_ml_h:g}")]
+            panel,
+            [(_FLOW, "", "flow each 0.5 min, from counts"), (_MEAN, "6 4", f"set rate, {set_ml_h:g} mL/h")],
         ),
     ]
 
@@ -138,8 +139,8 @@ def _trumpet(result: Accuracy, pump: PumpExpected) -> list[str]:
     step = _round_step((high - low) / 7)
     panel = _Panel(
         name="trumpet",
-        left=640,
-        right=1030,
+        left=600,
+        right=1060,
         x_from=0,
         x_to=_LAST_WINDOW_MIN,
         y_from=floor(low / step) * step,
@@ -152,7 +153,7 @@ def _trumpet(result: Accuracy, pump: PumpExpected) -> list[str]:
         *_frame(panel, "Trumpet curve", "Error of the mean flow, %", "Observation window, min"),
         f'<polygon points="{panel.points(_floor_outline(result))}" fill="{_BAND}"'
         f' clip-path="url(#{panel.name})"/>',
-        *_horizontal_grid(panel, step, lambda value: f"{value:+g}" if abs(value) > step / 1e3 else "0"),
+        *_horizontal_grid(panel, step, _axis_label),
         *_vertical_grid(panel, WINDOWS_MIN),
         *(
             f'<line x1="{panel.left}" y1="{panel.y(edge):.1f}" x2="{panel.right}" y2="{panel.y(edge):.1f}"'
@@ -168,9 +169,9 @@ def _trumpet(result: Accuracy, pump: PumpExpected) -> list[str]:
             panel,
             [
                 (_FLOW, "", "Ep(max), Ep(min)"),
-                (_MEAN, "6 4", f"mean error {mean:+.2f} ± {unsure:.2f} % (95 %)"),
-                (_BAND, "band", f"what one count of {result.counter_ml:.4g} mL can feign"),
                 (_QUIET, "2 4", f"stated accuracy ±{stated_percent:g} %"),
+                (_MEAN, "6 4", f"mean error {_signed(mean, 2)} ± {unsure:.2f} % (95 %)"),
+                (_BAND, "band", f"what one count of {result.counter_ml:.4g} mL can feign"),
             ],
         ),
     ]
@@ -197,7 +198,7 @@ def _curve(panel: _Panel, points: Sequence[_Point], *, above: bool) -> list[str]
         x, y = panel.x(window_min), panel.y(error_percent)
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_FLOW}"/>')
         label_y = y - 9 if above else y + 18
-        lines.append(_text(x + 2, label_y, f"{error_percent:+.1f}", colour=_FLOW, size=11))
+        lines.append(_text(x + 2, label_y, _signed(error_percent, 1), colour=_FLOW, size=11))
     return lines
 
 
@@ -208,7 +209,7 @@ def _frame(panel: _Panel, title: str, y_title: str, x_title: str) -> list[str]:
     return [
         f'<clipPath id="{panel.name}"><rect x="{panel.left}" y="{_TOP}" width="{width}" height="{height}"/>'
         "</clipPath>",
-        _text(panel.left, 92, title, size=15, weight="bold"),
+        _text(panel.left, 94, title, size=15, weight="bold"),
         _text(middle, _BOTTOM + 38, x_title, anchor="middle"),
         f'<text x="{axis_x}" y="{(_TOP + _BOTTOM) / 2}" text-anchor="middle" fill="{_INK}"'
         f' transform="rotate(-90 {axis_x} {(_TOP + _BOTTOM) / 2})">{y_title}</text>',
@@ -238,14 +239,11 @@ def _vertical_grid(panel: _Panel, values: Iterable[int]) -> list[str]:
 
 
 def _legend(panel: _Panel, rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Colour, kind of line (dashes, or ``band``) and words of each, in the upper right corner."""
-    left = panel.right - 258
-    lines = [
-        f'<rect x="{left - 10}" y="{_TOP + 4}" width="264" height="{18 * len(rows) + 8}" fill="#ffffff"'
-        ' fill-opacity="0.85"/>'
-    ]
+    """Colour, kind of line (dashes, or ``band``) and words of each, above the panel, in two columns."""
+    lines: list[str] = []
     for number, (colour, dashes, words) in enumerate(rows):
-        y = _TOP + 17 + 18 * number
+        left = panel.left + 192 * (number // 2)
+        y = _TOP - 32 + 18 * (number % 2)
         if dashes == "band":
             lines.append(f'<rect x="{left}" y="{y - 6}" width="26" height="12" fill="{colour}"/>')
         else:
@@ -272,6 +270,14 @@ def _text(
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}"'
         f' fill="{colour}">{words}</text>'
     )
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _axis_label(value: float) -> str:
+    return f"{value:+g}".replace("-", "−") if value else "0"
 
 
 def _escaped(words: str) -> str:

@@ -175,7 +175,8 @@ class Recorder:
                 first_ml = min(last.counter_ml, counter_ml)
             if not last.running:
                 self._leave_out(LeftOut.NOT_RUNNING, round(began_ms) - last.t_ms)
-        knot_ml = first_ml + self._pump.counter_ml / 2
+        # a counter at 0 has just been reset and has counted nothing yet; else it stands anywhere in its count
+        knot_ml = first_ml + self._pump.counter_ml / 2 if first_ml > 0.0 else 0.0
         stretch = Stretch(
             rate_ml_h=rate_ml_h,
             began_utc_ms=instant.utc_ms - round(instant.t_ms - began_ms),
