@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from array import array
 from enum import StrEnum
-from math import inf
+from math import inf, isfinite
 
 from msgspec import Struct
 
@@ -229,7 +229,9 @@ class Recorder:
         stretch = going.stretch
         due_ml = stretch.rate_ml_h * (going.seen_ms - going.knot_ms) / MS_PER_HOUR
         if due_ml > STANDSTILL_COUNTS * self._pump.counter_ml:
-            _draw_to(going, float(going.seen_ms), going.value_ml + self._pump.counter_ml / 2, inf)
+            has_counted = isfinite(going.spacing_ms)
+            standing_ml = going.value_ml + self._pump.counter_ml / 2 if has_counted else going.knot_ml
+            _draw_to(going, float(going.seen_ms), standing_ml, inf)
         if stretch.samples >= LEAST_SAMPLES:
             self._recorded.stretches.append(stretch)
         else:
