@@ -129,13 +129,16 @@ def _notes(result: Accuracy, recorded: Recorded, order: Prescription) -> tuple[s
     notes = [BELIEF]
     if not result.settled:
         notes.append(
-            "No stretch goes on for 31 min after its first hour, so that hour is in it: the start-up may"
-            " widen the trumpet and move the mean error."
+            "Less than 31 min lie after the first hour of the stretches, so that hour is in it: the start-up"
+            " may widen the trumpet and move the mean error."
         )
     if result.trumpet[-1].ep_max_percent is None:
         notes.append("No stretch is as long as the longest window: record at least an hour and a half.")
     if not result.startup.start_seen:
-        notes.append("The start was not recorded: the start-up curve begins with the first reading.")
+        notes.append(
+            "No start from standstill was recorded at this rate: the start-up curve begins where the rate was"
+            " first seen."
+        )
     if result.counter_is_coarser:
         notes.append(
             f"The counter moves by {result.counter_ml:.4g} mL at a time, more than the prescription's"
@@ -186,7 +189,7 @@ def _table(result: Accuracy, left_out_ms: dict[str, int], notes: tuple[str, ...]
     lines = [
         f"Flow accuracy at {result.set_rate_ml_h:g} mL/h, as the pump counted",
         "",
-        f"mean error  {result.mean_error_percent:+.2f} % +/- {unsure.total_percent:.2f} % (95 %: one count"
+        f"mean error  {result.mean_error_percent:+z.2f} % +/- {unsure.total_percent:.2f} % (95 %: one count"
         f" {unsure.count_percent:.2f}, strokes {unsure.strokes_percent:.2f},"
         f" ripple {unsure.ripple_percent:.2f}, time of readings {unsure.reading_time_percent:.2f})",
         f"analysed    {_length(result.analysed_ms)} in {stretches} since {iso_utc(result.began_utc_ms)}"
@@ -210,7 +213,7 @@ def _row(window: Window, counter_ml: float) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1f} %"
+    return "-" if value is None else f"{value:+z.1f} %"
 
 
 def _startup_words(result: Accuracy) -> str:

@@ -106,16 +106,16 @@ def _startup(result: Accuracy) -> list[str]:
     stairs: list[_Point] = []
     for index, flow_ml_h in enumerate(flows):
         stairs += [(index * sample_min, flow_ml_h), ((index + 1) * sample_min, flow_ml_h)]
-    since = "start" if result.startup.start_seen else "first reading (the start was not recorded)"
+    since = "start" if result.startup.start_seen else "this rate was first seen (no start recorded)"
     set_y = panel.y(set_ml_h)
     return [
         *_frame(panel, "Start-up curve", "Flow, mL/h", f"Time since {since}, min"),
         *_horizontal_grid(panel, step, lambda value: f"{value:g}"),
         *_vertical_grid(panel, range(0, STARTUP_MIN + 1, 20)),
-        f'<line x1="{panel.left}" y1="{set_y:.1f}" x2="{panel.right}" y2="{set_y:.1f}"'
-        f' stroke="{_MEAN}" stroke-width="1.5" stroke-dasharray="6 4"/>',
         f'<polyline points="{panel.points(stairs)}" fill="none" stroke="{_FLOW}" stroke-width="1.5"'
         f' stroke-linejoin="round" clip-path="url(#{panel.name})"/>',
+        f'<line x1="{panel.left}" y1="{set_y:.1f}" x2="{panel.right}" y2="{set_y:.1f}"'
+        f' stroke="{_MEAN}" stroke-width="1.5" stroke-dasharray="6 4"/>',
         *_legend(
             panel,
             [(_FLOW, "", "flow each 0.5 min, from counts"), (_MEAN, "6 4", f"set rate, {set_ml_h:g} mL/h")],
@@ -149,6 +149,8 @@ def _trumpet(result: Accuracy, pump: PumpExpected) -> list[str]:
     unsure = result.uncertainty.total_percent
     mean_y = panel.y(mean)
     stated_percent = 100 * pump.accuracy
+    edges = [edge for edge in (-stated_percent, stated_percent) if panel.y_from < edge < panel.y_to]
+    stated = [(_QUIET, "2 4", f"stated accuracy ±{stated_percent:g} %")] if edges else []
     return [
         *_frame(panel, "Trumpet curve", "Error of the mean flow, %", "Observation window, min"),
         f'<polygon points="{panel.points(_floor_outline(result))}" fill="{_BAND}"'
@@ -158,8 +160,7 @@ def _trumpet(result: Accuracy, pump: PumpExpected) -> list[str]:
         *(
             f'<line x1="{panel.left}" y1="{panel.y(edge):.1f}" x2="{panel.right}" y2="{panel.y(edge):.1f}"'
             f' stroke="{_QUIET}" stroke-dasharray="2 4"/>'
-            for edge in (-stated_percent, stated_percent)
-            if panel.y_from < edge < panel.y_to
+            for edge in edges
         ),
         f'<line x1="{panel.left}" y1="{mean_y:.1f}" x2="{panel.right}" y2="{mean_y:.1f}"'
         f' stroke="{_MEAN}" stroke-width="1.5" stroke-dasharray="6 4"/>',
@@ -168,10 +169,10 @@ def _trumpet(result: Accuracy, pump: PumpExpected) -> list[str]:
         *_legend(
             panel,
             [
-                (_FLOW, "", "Ep(max), Ep(min)"),
-                (_QUIET, "2 4", f"stated accuracy ±{stated_percent:g} %"),
                 (_MEAN, "6 4", f"mean error {_signed(mean, 2)} ± {unsure:.2f} % (95 %)"),
                 (_BAND, "band", f"what one count of {result.counter_ml:.4g} mL can feign"),
+                (_FLOW, "", "Ep(max), Ep(min)"),
+                *stated,
             ],
         ),
     ]
@@ -198,7 +199,8 @@ def _curve(panel: _Panel, points: Sequence[_Point], *, above: bool) -> list[str]
         x, y = panel.x(window_min), panel.y(error_percent)
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_FLOW}"/>')
         label_y = y - 9 if above else y + 18
-        lines.append(_text(x + 2, label_y, _signed(error_percent, 1), colour=_FLOW, size=11))
+        anchor = "end" if window_min == WINDOWS_MIN[-1] else "start"
+        lines.append(_text(x + 2, label_y, _signed(error_percent, 1), anchor=anchor, colour=_FLOW, size=11))
     return lines
 
 
@@ -242,7 +244,7 @@ def _legend(panel: _Panel, rows: Sequence[tuple[str, str, str]]) -> list[str]:
     """Colour, kind of line (dashes, or ``band``) and words of each, above the panel, in two columns."""
     lines: list[str] = []
     for number, (colour, dashes, words) in enumerate(rows):
-        left = panel.left + 192 * (number // 2)
+        left = panel.left + 268 * (number // 2)
         y = _TOP - 32 + 18 * (number % 2)
         if dashes == "band":
             lines.append(f'<rect x="{left}" y="{y - 6}" width="26" height="12" fill="{colour}"/>')
@@ -273,7 +275,7 @@ def _text(
 
 
 def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return f"{value:+z.{digits}f}".replace("-", "−")
 
 
 def _axis_label(value: float) -> str:

@@ -117,6 +117,13 @@ class TestThePicture:
         assert main([ORDER, READINGS, "--svg", str(file)]) == 0
         assert ElementTree.parse(file).getroot().tag == f"{SVG}svg"
 
+    def test_in_the_documentation_is_the_one_that_is_drawn(self, tmp_path: Path) -> None:
+        file = tmp_path / "accuracy.svg"
+        folder = RECORDINGS / "inotrope-duplicates-disorder"
+        order, readings = str(folder / "prescription.toml"), str(folder / "readings.csv")
+        assert main([order, readings, "--svg", str(file)]) == 0
+        assert file.read_text() == (ROOT / "docs" / "accuracy.svg").read_text()
+
     def test_a_model_with_signs_of_xml_does_no_harm(self) -> None:
         bench = Bench(hours=0.5)
         result = measured(bench.order, bench.readings())
