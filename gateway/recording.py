@@ -50,9 +50,14 @@ class Tally(Struct):
         return words
 
 
-def in_order_of_time(rows: Iterable[Row | BadRow], tally: Tally) -> Iterator[tuple[Instant, Reading]]:
-    """The readings that can be used, each with its instant; the others are counted."""
-    timeline = Timeline()
+def in_order_of_time(
+    rows: Iterable[Row | BadRow], tally: Tally, timeline: Timeline | None = None
+) -> Iterator[tuple[Instant, Reading]]:
+    """The readings that can be used, each with its instant; the others are counted.
+
+    ``timeline`` is that of earlier rows, where these go on from them.
+    """
+    timeline = timeline or Timeline()
     for row in rows:
         tally.rows += 1
         if isinstance(row, BadRow):
