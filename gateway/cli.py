@@ -35,6 +35,7 @@ COMMANDS = {
     "scenarios": Command("what a simulated pump can do, one line each", "simulator", ("scenarios",)),
     "families": Command("what each pump family reports, and on what evidence", "gateway.families"),
     "replay": Command("recorded readings to events", "gateway.replay"),
+    "accuracy": Command("start-up and trumpet curve from a recording", "gateway.accuracy.command"),
     "intended-use": Command("what Dripwatch is for, and what it is not for", "gateway.intended_use"),
     "check": Command("is a prescription, configuration or scenario valid, and if not, why", "gateway.check"),
 }
