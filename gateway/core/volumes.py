@@ -243,6 +243,8 @@ class Volumes:
         low_ml, high_ml = carry.low_ml, carry.high_ml
         if carry.fell:
             low_ml = min(low_ml, delivered_ml)  # what was counted before the fall has not been seen
+        if carry.revised:
+            low_ml, high_ml = min(low_ml, delivered_ml), max(high_ml, delivered_ml)
         bolus = carry.bolus
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True

@@ -73,9 +73,8 @@ class Watch:
         memory = self.case.memory
         if memory.doing is not Doing.KVO or reading.rate_ml_h is None:
             return
-        most_ml_h = self.case.kvo_ml_h * (1 + self.case.limits.tolerance) + assess.DISPLAY_MARGIN_ML_H
         memory.kvo_too_fast_readings = (
-            memory.kvo_too_fast_readings + 1 if reading.rate_ml_h > most_ml_h else 0
+            memory.kvo_too_fast_readings + 1 if reading.rate_ml_h > self.case.most_kvo_ml_h else 0
         )
         if memory.kvo_too_fast_readings >= CONFIRMING_READINGS:
             self.case.findings.present(
