@@ -310,7 +310,8 @@ class TestOnProgramming:
         play(ward, "6:00 running rate=10 counter=60\n7:30 running rate=5", until="8:00")
         must_be_told(ward, "7:00 order_not_programmed\n7:30 order_not_programmed end")
         assert said(ward, Kind.ORDER_NOT_PROGRAMMED) == (
-            "The pump has not been set to the new order in time, and is set to 10.0 mL/h: the old order holds."
+            "The pump has not been set to the new order in time,"
+            " and is set to 10.0 mL/h: the old order holds."
         )
 
     def test_a_newer_version_takes_the_place_of_one_that_waits(self) -> None:
