@@ -66,6 +66,8 @@ class StateLine(Struct, frozen=True, kw_only=True):
     delivered_ml: float | None
     occurrence: OccurrenceLine | None
     rate_ml_h: float | None
+    pump_error_percent: float | None
+    pump_error_half_width_percent: float | None
 
 
 class Revision(Struct, frozen=True, kw_only=True):
@@ -215,6 +217,8 @@ def state_line(instant: Instant, status: DeliveryStatus) -> StateLine:
         delivered_ml=_millilitres(status.delivered_ml),
         occurrence=None if occurrence is None else OccurrenceLine(occurrence[0], iso_utc(occurrence[1])),
         rate_ml_h=status.rate_ml_h,
+        pump_error_percent=_hundredths(status.pump_error_percent),
+        pump_error_half_width_percent=_hundredths(status.pump_error_half_width_percent),
     )
 
 
@@ -226,6 +230,10 @@ def iso_utc(utc_ms: int) -> str:
 
 def _millilitres(volume_ml: float | None) -> float | None:
     return None if volume_ml is None else round(volume_ml, 3)
+
+
+def _hundredths(percent: float | None) -> float | None:
+    return None if percent is None else round(percent, 2)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from alerts.catalogue import row
 from alerts.condition import Finding, Kind, Priority, Verdict
 from drivers.reading import PumpState
 from gateway.core.delivery import DayVolume, RateLimit
+from gateway.core.learned import Learned
 from gateway.core.occurrence import Occurrence
 from gateway.core.versions import Orders
 
@@ -93,6 +94,7 @@ class Memory(Struct, kw_only=True):
     day: DayVolume | None = None
     rate_limit: RateLimit | None = None
     above_limit_readings: int = 0
+    learned: Learned = msgspec.field(default_factory=Learned)
     # the schedule
     next_number: int | None = None
     """The earliest occurrence neither begun nor missed; ``None`` until the schedule is anchored."""

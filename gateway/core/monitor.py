@@ -71,6 +71,10 @@ class DeliveryStatus(Struct, frozen=True, kw_only=True):
     rate_ml_h: float | None = None
     bag_empty_at_utc_ms: int | None = None
     occlusion_blind_s: int | None = None
+    pump_error_percent: float | None = None
+    """By how much the pump counts more than it is set to, as learnt from earlier doses."""
+    pump_error_half_width_percent: float | None = None
+    """Of the 95 % interval."""
 
 
 class _Snapshot(Struct, array_like=True):
@@ -188,8 +192,16 @@ class Monitor:
             verdict = DeliveryVerdict.TOO_EARLY if due else DeliveryVerdict.NOT_EXPECTED
         else:
             verdict = DeliveryVerdict.ON_PLAN if decidable_after_s == 0 else DeliveryVerdict.TOO_EARLY
+        usual = self._watch.learning.error
+        error_percent = None if usual is None else usual.error * 100
+        half_width_percent = None if usual is None else usual.half_width * 100
         if occurrence is None:
-            return DeliveryStatus(verdict=verdict, rate_ml_h=memory.rate_ml_h)
+            return DeliveryStatus(
+                verdict=verdict,
+                rate_ml_h=memory.rate_ml_h,
+                pump_error_percent=error_percent,
+                pump_error_half_width_percent=half_width_percent,
+            )
         left_ms = self._watch.case.left_ms()
         return DeliveryStatus(
             verdict=verdict,
@@ -199,6 +211,8 @@ class Monitor:
             ends_at_utc_ms=instant.utc_ms + left_ms if memory.doing is Doing.DELIVERING else None,
             decidable_after_s=decidable_after_s,
             rate_ml_h=memory.rate_ml_h,
+            pump_error_percent=error_percent,
+            pump_error_half_width_percent=half_width_percent,
         )
 
     def snapshot(self) -> bytes:

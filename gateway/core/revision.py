@@ -66,6 +66,8 @@ def take_force(old: Case, new: Watch, t_ms: int) -> None:
     memory.carry.revised = True
     memory.titrated_ml_h = memory.titrated_t_ms = None
     _limits_anew(old, new.case, t_ms)
+    if old.expected.model != new.case.expected.model:
+        new.learning.forget()
     if memory.next_number is not None:
         _schedule_anew(old, new.case, t_ms)
     new.case.findings.present(Kind.ORDER_CHANGED, t_ms, message)

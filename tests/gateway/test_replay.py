@@ -302,6 +302,8 @@ class TestCommand:
             "delivered_ml",
             "occurrence",
             "rate_ml_h",
+            "pump_error_percent",
+            "pump_error_half_width_percent",
         }
         middle = next(state for state in states if state["time"].startswith("2026-05-10T12:10"))
         assert middle["verdict"] == "on_plan"
