@@ -161,7 +161,7 @@ class Monitor:
         """
         prescription = parse_order(order_text)
         memory = self._memory
-        self._take_time(instant)
+        self._take_time(msgspec.structs.replace(instant, stepped_ms=0))
         self._findings.absent(
             Kind.ORDER_NOT_PROGRAMMED, instant.t_ms, "A newer order has come in place of the one that waited."
         )

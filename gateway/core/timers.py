@@ -84,7 +84,8 @@ class Timers:
         memory = self._case.memory
         occurrence = memory.occurrence
         heard_t_ms = memory.seen_t_ms if memory.seen_t_ms is not None else memory.started_t_ms
-        too_fast = (memory.rate_ml_h or 0.0) > self._case.most_kvo_ml_h
+        # a rate that is not shown is no better than it was
+        too_fast = memory.rate_ml_h is None or memory.rate_ml_h > self._case.most_kvo_ml_h
         times = {
             Kind.NOT_STARTED: self._not_started_t_ms() if occurrence is None else None,
             Kind.PAUSED_TOO_LONG: None if occurrence is None else self._paused_too_long_t_ms(occurrence),

@@ -420,3 +420,24 @@ def test_a_restart_changes_nothing_whatever_versions_come_and_each_change_is_sai
             else:
                 assert condition not in present or finding.priority is not None
                 present.add(condition)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(VERSIONS), stories)
+def test_the_same_order_once_more_ends_nothing_begins_nothing_and_moves_no_due_time(
+    text: str, story: list[tuple[int, str, Reading | None]]
+) -> None:
+    monitor = Monitor("pump", parse_order(text))
+    timeline = Timeline()
+    for moment, reading in moments(story):
+        instant = timeline.at(moment)
+        if instant is None:
+            continue
+        monitor.step(instant, reading)
+        wake_t_ms = monitor.next_wake_t_ms()
+        occurrence = monitor.status(instant).occurrence
+        (said_now,) = monitor.revise(text, instant)
+        assert said_now.kind is Kind.ORDER_CHANGED
+        assert "stay the same" in said_now.message
+        assert monitor.next_wake_t_ms() == wake_t_ms
+        assert monitor.status(instant).occurrence == occurrence
