@@ -250,6 +250,7 @@ _ROWS = (
     Row(kind=Kind.DEMAND_DENIED, priorities="iiii", info=True, title="Demand denied"),
     Row(kind=Kind.BAG_CHANGED, priorities="iiii", info=True, title="Bag changed"),
     Row(kind=Kind.TITRATED, priorities="iiii", info=True, title="Rate changed within the range"),
+    Row(kind=Kind.ORDER_CHANGED, priorities="iiii", info=True, title="New order in force"),
     Row(
         kind=Kind.MONITORING_INTERRUPTED,
         priorities="HMML",

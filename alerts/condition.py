@@ -86,6 +86,7 @@ class Kind(StrEnum):
     DEMAND_DENIED = "demand_denied"
     BAG_CHANGED = "bag_changed"
     TITRATED = "titrated"
+    ORDER_CHANGED = "order_changed"
     # about the monitoring itself
     MONITORING_INTERRUPTED = "monitoring_interrupted"
     ORDER_REFUSED = "order_refused"

@@ -72,6 +72,7 @@ class AlertPath:
             driver_status=family.traits.status,
             serial_number=None,
             prescription=None,
+            prescription_text=None,
             prescription_sha256=None,
         )
         setup = EngineSetup(

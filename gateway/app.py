@@ -168,6 +168,7 @@ def _pump_setup(pump: PumpConfig) -> PumpSetup:
         driver_status=families.find(pump.family).traits.status,
         serial_number=pump.serial_number,
         prescription=prescription,
+        prescription_text=text if prescription else None,
         prescription_sha256=hashlib.sha256(text.encode()).hexdigest() if prescription and text else None,
     )
 

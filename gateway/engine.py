@@ -57,7 +57,7 @@ from gateway.inputs import (
     Tick,
 )
 from gateway.lanes import Draft, Lane, LaneKept
-from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, WatchedPump
+from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, Resumed, WatchedPump
 
 BEAT_EVERY_MS = 10_000
 STATE_EVERY_MS = 60_000
@@ -293,7 +293,16 @@ class Engine:
                 pump.meets_gap(instant)
             # Said once; what else happens at this instant happens at an ordinary one.
             turn.instant = msgspec.structs.replace(instant, gap=GapKind.NONE, stepped_ms=0)
+        if first:
+            self._take_new_orders(turn)
         return turn
+
+    def _take_new_orders(self, turn: _Turn) -> None:
+        """A file that holds another order than before is a new version (prescription page, 1.1, rule 8)."""
+        for pump in self._pumps.values():
+            text = pump.setup.prescription_text
+            if pump.resumed is Resumed.WITH_A_NEW_ORDER and text is not None:
+                self._found(turn, pump, pump.monitor.revise(text, turn.instant))
 
     def _first(self, turn: _Turn) -> None:
         """What there is to say once, at the start."""
@@ -340,7 +349,7 @@ class Engine:
             if pump.setup.serial_number is None:
                 # Whatever answers has been adopted.
                 self._about_pump(turn, pump, Kind.WRONG_PUMP, Verdict.ABSENT, "")
-            if pump.begins_anew:
+            if pump.resumed is Resumed.ANEW:
                 of_the_prescription = {
                     alert.alert_id
                     for alert in self.book.open.values()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 from msgspec import Struct
 
@@ -31,6 +33,8 @@ class PumpSetup(Struct, frozen=True, kw_only=True):
     driver_status: str
     serial_number: str | None
     prescription: Prescription | None
+    prescription_text: str | None
+    """What ``prescription`` was read from; ``None`` without one."""
     prescription_sha256: str | None
 
 
@@ -45,12 +49,21 @@ class PumpKept(Struct, frozen=True, kw_only=True):
     driver_status: str
 
 
+class Resumed(StrEnum):
+    """How the watch over a pump goes on after a start of the gateway."""
+
+    AS_LEFT = "as_left"
+    WITH_A_NEW_ORDER = "with_a_new_order"
+    """The order that was in force is remembered, and its file holds another one now."""
+    ANEW = "anew"
+
+
 class WatchedPump:
     """All that the engine holds of one pump. Only the engine touches it."""
 
     def __init__(self, setup: PumpSetup, kept: PumpKept | None) -> None:
         self.setup = setup
-        self.monitor, self.inhibition, self.begins_anew = _resume(setup, kept)
+        self.monitor, self.inhibition, self.resumed = _resume(setup, kept)
         self.reading: Reading | None = None
         self.heard_uptime_ms: int | None = None
         self.port_open = False
@@ -129,21 +142,30 @@ class WatchedPump:
         )
 
 
-def _resume(setup: PumpSetup, kept: PumpKept | None) -> tuple[Monitor, Inhibition, bool]:
-    """The watch over a pump as it was left, or (True) a new one.
+def _resume(setup: PumpSetup, kept: PumpKept | None) -> tuple[Monitor, Inhibition, Resumed]:
+    """The watch over a pump as it was left, or a new one; and which of them.
 
-    It begins anew under another prescription, and where what was remembered was written by another version:
-    then the infusion is joined as one that is found running.
+    It begins anew where the prescription has been taken away, and where what was remembered was written by
+    another version: then the infusion is joined as one that is found running.
     """
     urgency = setup.prescription.urgency if setup.prescription else Urgency.TIMED
-    if kept is not None and kept.prescription_sha256 == setup.prescription_sha256:
+    if kept is not None:
+        same = kept.prescription_sha256 == setup.prescription_sha256
         try:
-            monitor = Monitor.restore(setup.pump, setup.prescription, kept.monitor, poll_ms=setup.poll_ms)
+            monitor = Monitor.restore(
+                setup.pump, setup.prescription if same else None, kept.monitor, poll_ms=setup.poll_ms
+            )
         except ValueError:
             pass
         else:
-            return monitor, Inhibition(urgency, kept.inhibition), False
+            old_is_known = kept.prescription_sha256 is None or monitor.prescription is not None
+            if same:
+                return monitor, Inhibition(urgency, kept.inhibition), Resumed.AS_LEFT
+            if setup.prescription is not None and old_is_known:
+                return monitor, Inhibition(urgency, kept.inhibition), Resumed.WITH_A_NEW_ORDER
     known = kept.inhibition.open if kept is not None else ()
     still_seen = InhibitionState(open=tuple(one for one in known if one.kind in SEEN_BY_THE_ENGINE))
-    monitor = Monitor(setup.pump, setup.prescription, poll_ms=setup.poll_ms)
-    return monitor, Inhibition(urgency, still_seen), True
+    monitor = Monitor(
+        setup.pump, setup.prescription, poll_ms=setup.poll_ms, order_text=setup.prescription_text
+    )
+    return monitor, Inhibition(urgency, still_seen), Resumed.ANEW

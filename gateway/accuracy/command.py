@@ -19,9 +19,9 @@ from alerts.wire import iso_utc
 from gateway.accuracy.picture import picture
 from gateway.accuracy.stretches import LeftOut, Recorded, Recorder
 from gateway.accuracy.trumpet import Accuracy, AccuracyError, Startup, Uncertainty, Window, accuracy
+from gateway.blocks import rows_of
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.prescription import Prescription
-from gateway.blocks import rows_of
 from gateway.recording import UNREADABLE, Tally, UnreadableError, in_order_of_time, order_from, recording
 
 BELIEF = (

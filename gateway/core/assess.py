@@ -6,7 +6,7 @@ Each is a pure function of what was ordered and what the pump said; ``monitor.py
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from alerts.condition import Kind
@@ -53,28 +53,78 @@ def judge_rate(
 
 
 def slip(rate_ml_h: float, ordered_ml_h: float, prescription: Prescription) -> str | None:
-    """The slip of programming that makes this rate of that order, in words; ``None`` if none within 2 %."""
+    """The slip of programming that makes this rate of that order, in words; ``None`` if none within 2 %.
+
+    Where several fit (a patient of 60 kg), all are said, the nearest first; and if it is the rate of another
+    step of the order, that too, for it may be meant.
+    """
     if rate_ml_h <= 0 or ordered_ml_h <= 0:
         return None
-    factors = [
-        (24.0, "a volume for a day taken for one for an hour"),
-        (60.0, "minutes taken for hours"),
-        (10.0, "a decimal point in the wrong place"),
-        (1000.0, "micrograms taken for milligrams"),
-    ]
-    if prescription.weight_kg is not None:
-        factors.append((prescription.weight_kg, "the patient's weight used wrongly"))
-    if prescription.concentration_per_ml is not None:
-        factors.append((prescription.concentration_per_ml, "the concentration used wrongly"))
-    ratio = rate_ml_h / ordered_ml_h
-    for factor, words in factors:
-        if factor <= 0 or abs(factor - 1) <= SLIP_WITHIN:
+    found: list[tuple[float, str, str]] = []
+    for factor, words in _slips(prescription):
+        if factor <= 1 + SLIP_WITHIN:
             continue
-        if abs(ratio / factor - 1) <= SLIP_WITHIN:
-            return f"{_number(factor)} times the order: {words}?"
-        if abs(ratio * factor - 1) <= SLIP_WITHIN:
-            return f"the order divided by {_number(factor)}: {words}?"
-    return None
+        above = abs(rate_ml_h / (ordered_ml_h * factor) - 1)
+        below = abs(rate_ml_h * factor / ordered_ml_h - 1)
+        if above <= SLIP_WITHIN:
+            found.append((above, f"{_number(factor)} times the order", words))
+        elif below <= SLIP_WITHIN:
+            found.append((below, f"the order divided by {_number(factor)}", words))
+    dose = _dose_number(prescription)
+    if dose is not None and _is_about(rate_ml_h, dose) and not _is_about(rate_ml_h, ordered_ml_h):
+        found.append(
+            # the very number that is on the paper says more than a factor
+            (-1.0, f"{_number(dose)} as in the dose", "the number of the dose taken for millilitres an hour")
+        )
+    if not found:
+        return None
+    found.sort(key=lambda one: one[0])
+    reasons = list(dict.fromkeys(words for _, _, words in found))
+    steps = (phase.from_ml_h for phase in prescription.schedule.phases if not phase.is_ramp)
+    if any(_is_about(rate_ml_h, step_ml_h) for step_ml_h in steps):
+        reasons.append("another step of the order")
+    return f"{found[0][1]}: {', or '.join(reasons)}?"
+
+
+def _slips(prescription: Prescription) -> Iterator[tuple[float, str]]:
+    """By how much a slip multiplies or divides a rate, as a factor above 1, and its words.
+
+    The six of the prescription page (section 3, ``wrong_rate``), a key pressed twice, and a dose for each
+    kilogram and minute, in micrograms, typed where the pump asks for mL/h.
+    """
+    yield 24.0, "a volume for a day taken for one for an hour"
+    yield 60.0, "minutes taken for hours"
+    yield 10.0, "a decimal point in the wrong place"
+    yield 11.0, "a digit typed twice"
+    yield 1000.0, "micrograms taken for milligrams"
+    weight_kg = prescription.weight_kg
+    concentration = prescription.concentration_per_ml
+    if weight_kg:
+        yield _above_one(weight_kg), "the patient's weight used wrongly"
+    if concentration:
+        yield _above_one(concentration), "the concentration used wrongly"
+    if weight_kg and concentration:
+        micrograms = concentration * 1000 if prescription.concentration_unit == "mg" else concentration
+        yield (
+            _above_one(weight_kg * 60 / micrograms),
+            "a dose for each kilogram and minute taken for millilitres an hour",
+        )
+
+
+def _dose_number(prescription: Prescription) -> float | None:
+    found = None if prescription.dose_rate is None else _NUMBER.match(prescription.dose_rate)
+    return None if found is None else float(found[0])
+
+
+def _is_about(rate_ml_h: float, other_ml_h: float) -> bool:
+    return abs(rate_ml_h - other_ml_h) <= SLIP_WITHIN * other_ml_h
+
+
+def _above_one(factor: float) -> float:
+    return max(factor, 1 / factor)
+
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 _KIND_OF_CODE: dict[str, Kind | None] = {
@@ -156,4 +206,4 @@ def volume(value_ml: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:g}"
+    return f"{round(value, 2):g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drivers.reading import PumpState
+from gateway.core import assess
 from gateway.core.delivery import Edges
 from gateway.core.memory import Findings, Memory
 from gateway.core.occurrence import Occurrence, volume_is_in
@@ -31,6 +32,11 @@ class Case:
         ordered_poll_ms = prescription.pump.poll_ms
         self.poll_ms = ordered_poll_ms if poll_ms is None else min(ordered_poll_ms, poll_ms)
         self.kvo_ml_h = max(prescription.limits.kvo_ml_h, prescription.schedule.between_ml_h)
+
+    @property
+    def most_kvo_ml_h(self) -> float:
+        """Faster than this a pump does not keep a vein open, but delivers more than is ordered for that."""
+        return self.kvo_ml_h * (1 + self.limits.tolerance) + assess.DISPLAY_MARGIN_ML_H
 
     def schedule_utc_ms(self, t_ms: int) -> int | None:
         """The clock that the schedule was anchored with; ``None`` while it cannot be trusted."""

@@ -15,7 +15,7 @@ from gateway.core.schedule import MS_PER_DAY
 from gateway.core.volumes import Volumes
 
 _BUSY_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.PAUSED, PumpState.ALARM})
-_OF_THE_OCCURRENCE = (
+OF_THE_OCCURRENCE = (
     Kind.NO_DELIVERY,
     Kind.WRONG_RATE,
     Kind.UNDER_INFUSION,
@@ -24,6 +24,7 @@ _OF_THE_OCCURRENCE = (
     Kind.PAUSED_TOO_LONG,
     Kind.DOSE_TOO_SOON,
 )
+"""What is over when the occurrence is."""
 
 
 class Doses:
@@ -186,7 +187,7 @@ class Doses:
             self._case.findings.present(
                 Kind.STOPPED_EARLY, t_ms, f"Stopped early: {counted}, {assess.volume(left_ml)} is left."
             )
-        for kind in _OF_THE_OCCURRENCE:
+        for kind in OF_THE_OCCURRENCE:
             self._case.findings.absent(kind, t_ms, "The dose is over.")
         memory.last_end_t_ms = t_ms
         memory.last_volume_in = volume_in

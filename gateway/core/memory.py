@@ -15,7 +15,9 @@ from alerts.catalogue import row
 from alerts.condition import Finding, Kind, Priority, Verdict
 from drivers.reading import PumpState
 from gateway.core.delivery import DayVolume, RateLimit
+from gateway.core.learned import Learned
 from gateway.core.occurrence import Occurrence
+from gateway.core.versions import Orders
 
 
 class Doing(StrEnum):
@@ -52,6 +54,8 @@ class Carry(Struct):
     priming: bool = False
     fell: bool = False
     """The counter stands lower than it did, and has not wrapped."""
+    revised: bool = False
+    """A new version of the order took force: which of the two the pump followed is not known."""
 
 
 class Memory(Struct, kw_only=True):
@@ -65,6 +69,8 @@ class Memory(Struct, kw_only=True):
     """Wall clock minus ``t_ms``."""
     schedule_offset_ms: int | None = None
     """Schedule clock minus ``t_ms``; ``None`` until it has been synced."""
+    # the order
+    orders: Orders = msgspec.field(default_factory=Orders)
     # the last reading
     first_t_ms: int | None = None
     """When the first reading ever came."""
@@ -88,6 +94,7 @@ class Memory(Struct, kw_only=True):
     day: DayVolume | None = None
     rate_limit: RateLimit | None = None
     above_limit_readings: int = 0
+    learned: Learned = msgspec.field(default_factory=Learned)
     # the schedule
     next_number: int | None = None
     """The earliest occurrence neither begun nor missed; ``None`` until the schedule is anchored."""

@@ -18,12 +18,14 @@ from msgspec import Struct
 
 from alerts.condition import Finding, Kind
 from drivers.reading import PumpAlarm, PumpState, Reading
-from gateway.core import assess
-from gateway.core.case import CONFIRMING_READINGS
+from gateway.core import assess, revision
+from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.memory import Doing, Findings, Memory
+from gateway.core.order import OrderError, parse_order
 from gateway.core.prescription import Prescription
 from gateway.core.quiet import Bounds
 from gateway.core.timeline import GapKind, Instant
+from gateway.core.versions import Orders, WaitingOrder
 from gateway.core.watch import Watch
 
 _SNAPSHOT_VERSION = 2
@@ -70,6 +72,10 @@ class DeliveryStatus(Struct, frozen=True, kw_only=True):
     rate_ml_h: float | None = None
     bag_empty_at_utc_ms: int | None = None
     occlusion_blind_s: int | None = None
+    pump_error_percent: float | None = None
+    """By how much the pump counts more than it is set to, as learnt from earlier doses."""
+    pump_error_half_width_percent: float | None = None
+    """Of the 95 % interval."""
 
 
 class _Snapshot(Struct, array_like=True):
@@ -83,22 +89,35 @@ class Monitor:
     Without a prescription only what the pump says outright is judged, and the verdict is unknown.
     """
 
-    def __init__(self, pump: str, prescription: Prescription | None, *, poll_ms: int | None = None) -> None:
-        self._build(pump, prescription, poll_ms, Memory())
+    def __init__(
+        self,
+        pump: str,
+        prescription: Prescription | None,
+        *,
+        poll_ms: int | None = None,
+        order_text: str | None = None,
+    ) -> None:
+        """``order_text``, where given, is that of ``prescription``: then a snapshot holds it too."""
+        self._build(pump, prescription, poll_ms, Memory(orders=Orders(in_force=order_text)))
 
     def _build(
         self, pump: str, prescription: Prescription | None, poll_ms: int | None, memory: Memory
     ) -> None:
         self.pump = pump
-        self._prescription = prescription
+        self.prescription = prescription
+        """The order in force: what was given, or a later version."""
+        self._poll_ms = poll_ms
         self.memory = memory
         """All that is remembered; only this and ``stretch.py`` change it."""
         self._findings = Findings(memory)
         self._watch: Watch | None = None
+        self._waiting: Case | None = None
         self.bounds: Bounds | None = None
         """Within these a reading brings no news."""
         if prescription is not None:
             self._watch = Watch(prescription, poll_ms, memory, self._findings)
+        if memory.orders.waiting is not None:
+            self._waiting = self._case_of(parse_order(memory.orders.waiting.text))
 
     def step(self, instant: Instant, reading: Reading | None) -> tuple[Finding, ...]:
         """Take one reading, or (``None``) only the time. What has changed, in order of ``at_ms``.
@@ -119,7 +138,12 @@ class Monitor:
             watch.timers.run(t_ms, inclusive=not known)
         self._take_time(instant)
         if reading is not None and known:
-            if watch is not None:
+            if self._waiting is not None:
+                self._look_whether_programmed(reading, t_ms)
+                watch = self._watch
+            if watch is None:
+                self.memory.seen_t_ms = t_ms
+            else:
                 watch.timers.heard(t_ms)
                 watch.read(reading, t_ms, length_known=instant.gap in (GapKind.NONE, GapKind.RESTART))
             self._hear_alarms(reading, t_ms)
@@ -129,6 +153,39 @@ class Monitor:
         if not said and known and watch is not None and reading is not None:
             self.bounds = watch.quiet.bounds(reading)
         return said
+
+    def revise(
+        self,
+        order_text: str,
+        instant: Instant,
+        *,
+        on_programming: bool = False,
+        effective_by_utc_ms: int | None = None,
+    ) -> tuple[Finding, ...]:
+        """Take a new version of the order, as prescription.toml's text. What has changed by that.
+
+        It takes force now; with ``on_programming`` when the pump is set to it, and until then the old one
+        holds (at once if both order the same rate now, or none was in force). If that has not happened by
+        ``effective_by_utc_ms``, there is ``order_not_programmed``. A version that still waits is replaced.
+        ``gateway/core/revision.py`` has the rules.
+
+        No time passes by this: ``step`` to the same instant first. Raises OrderError, and changes nothing,
+        if the text is no prescription.
+        """
+        prescription = parse_order(order_text)
+        memory = self.memory
+        self._take_time(msgspec.structs.replace(instant, stepped_ms=0))
+        self._findings.absent(
+            Kind.ORDER_NOT_PROGRAMMED, instant.t_ms, "A newer order has come in place of the one that waited."
+        )
+        new = self._case_of(prescription)
+        if on_programming and self._watch is not None and not revision.rates_agree(self._watch.case, new):
+            memory.orders.waiting = WaitingOrder(text=order_text, effective_by_utc_ms=effective_by_utc_ms)
+            self._waiting = new
+            self.bounds = None
+        else:
+            self._put_in_force(order_text, prescription, instant.t_ms)
+        return self._findings.take()
 
     def next_wake_t_ms(self) -> int | None:
         """When a timer is up if nothing is heard before; ``None`` if none runs."""
@@ -149,8 +206,16 @@ class Monitor:
             verdict = DeliveryVerdict.TOO_EARLY if due else DeliveryVerdict.NOT_EXPECTED
         else:
             verdict = DeliveryVerdict.ON_PLAN if decidable_after_s == 0 else DeliveryVerdict.TOO_EARLY
+        usual = self._watch.learning.error
+        error_percent = None if usual is None else usual.error * 100
+        half_width_percent = None if usual is None else usual.half_width * 100
         if occurrence is None:
-            return DeliveryStatus(verdict=verdict, rate_ml_h=memory.rate_ml_h)
+            return DeliveryStatus(
+                verdict=verdict,
+                rate_ml_h=memory.rate_ml_h,
+                pump_error_percent=error_percent,
+                pump_error_half_width_percent=half_width_percent,
+            )
         left_ms = self._watch.case.left_ms()
         return DeliveryStatus(
             verdict=verdict,
@@ -160,6 +225,8 @@ class Monitor:
             ends_at_utc_ms=instant.utc_ms + left_ms if memory.doing is Doing.DELIVERING else None,
             decidable_after_s=decidable_after_s,
             rate_ml_h=memory.rate_ml_h,
+            pump_error_percent=error_percent,
+            pump_error_half_width_percent=half_width_percent,
         )
 
     def snapshot(self) -> bytes:
@@ -170,9 +237,10 @@ class Monitor:
     def restore(
         cls, pump: str, prescription: Prescription | None, data: bytes, *, poll_ms: int | None = None
     ) -> Monitor:
-        """The monitor that ``snapshot`` was taken of, with the same prescription.
+        """The monitor that ``snapshot`` was taken of.
 
-        Raises ValueError if ``data`` is not a snapshot of this version.
+        ``prescription`` is the order in force then, and counts only if the snapshot does not hold its text.
+        Raises ValueError if ``data`` is not a snapshot of this version, or an order in it cannot be read.
         """
         try:
             version = msgspec.msgpack.decode(data, type=list)[0]
@@ -184,8 +252,40 @@ class Monitor:
         except (msgspec.MsgspecError, IndexError) as error:
             raise ValueError(f"what was remembered of {pump} cannot be read: {error}") from error
         monitor = cls.__new__(cls)
-        monitor._build(pump, prescription, poll_ms, snapshot.memory)
+        in_force = snapshot.memory.orders.in_force
+        try:
+            if in_force is not None:
+                prescription = parse_order(in_force)
+            monitor._build(pump, prescription, poll_ms, snapshot.memory)
+        except OrderError as error:
+            raise ValueError(f"an order that was remembered of {pump} cannot be read: {error}") from error
         return monitor
+
+    def _case_of(self, prescription: Prescription) -> Case:
+        return Case(prescription, self._poll_ms, self.memory, self._findings)
+
+    def _look_whether_programmed(self, reading: Reading, t_ms: int) -> None:
+        """A version that waits takes force with the reading that shows the pump set to it."""
+        waiting = self.memory.orders.waiting
+        new = self._waiting
+        assert waiting is not None and new is not None, "asked only while one waits"
+        assert self._watch is not None, "without an order in force nothing waits"
+        if revision.is_programmed(reading, self._watch.case, new):
+            self._findings.absent(Kind.ORDER_NOT_PROGRAMMED, t_ms, "The pump is set to the new order.")
+            self._put_in_force(waiting.text, new.order, t_ms)
+
+    def _put_in_force(self, order_text: str, prescription: Prescription, t_ms: int) -> None:
+        old = self._watch
+        self.memory.orders = Orders(in_force=order_text)
+        self._waiting = None
+        self.bounds = None
+        self.prescription = prescription
+        self._watch = Watch(prescription, self._poll_ms, self.memory, self._findings)
+        if old is None:
+            words = revision.first_words(self._watch.case)
+            self._findings.present(Kind.ORDER_CHANGED, t_ms, words)
+        else:
+            revision.take_force(old.case, self._watch, t_ms)
 
     def _take_time(self, instant: Instant) -> None:
         memory = self.memory
@@ -257,11 +357,11 @@ class Monitor:
             return "The pump delivers again."
         if kind is not Kind.OCCLUSION:
             return f"The pump no longer reports: {assess.words_of_code(code)}."
-        if self._prescription is None:
+        if self.prescription is None:
             return (
                 "The pump no longer reports the occlusion; what was pent up may have been released at once."
             )
-        pent_up = assess.volume(self._prescription.pump.occlusion_ml)
+        pent_up = assess.volume(self.prescription.pump.occlusion_ml)
         return (
             f"The pump no longer reports the occlusion: up to {pent_up} may have been released at once,"
             f" and up to {pent_up} of what the pump counted may not have arrived."

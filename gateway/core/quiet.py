@@ -17,6 +17,7 @@ from drivers.reading import PumpState, Reading
 from gateway.core.case import Case
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.delivery import Edges, Mark
+from gateway.core.learned import Learning
 from gateway.core.memory import Doing
 from gateway.core.occurrence import Occurrence
 from gateway.core.rates import Rates
@@ -31,9 +32,10 @@ class Bounds(Struct, frozen=True, kw_only=True):
     state: PumpState
     rate_ml_h: float | None
     alarms: tuple[str, ...] | None
+    serial: str | None
     t_until_ms: float
     """At this time a timer is up."""
-    longest_ms: int
+    longest_ms: float
     """More time than this between two readings is a silence."""
     most_at_once_ml: float
     """More than this between two readings is something else than what goes on."""
@@ -60,7 +62,10 @@ class Bounds(Struct, frozen=True, kw_only=True):
 class Quiet:
     """Finds the bounds, and takes readings that stay within them."""
 
-    def __init__(self, case: Case, rates: Rates, volumes: Volumes, timers: Timers) -> None:
+    def __init__(
+        self, case: Case, rates: Rates, volumes: Volumes, timers: Timers, learning: Learning
+    ) -> None:
+        self._learning = learning
         self._case = case
         self._rates = rates
         self._volumes = volumes
@@ -72,6 +77,7 @@ class Quiet:
         if (
             memory.present
             or memory.notices
+            or memory.orders.waiting is not None
             or memory.next_number is None
             or memory.schedule_offset_ms is None
             or memory.run is not None
@@ -124,6 +130,7 @@ class Quiet:
         return self._bounds(
             reading,
             most_at_once_ml=most_at_once_ml,
+            longest_ms=self._learning.longest_ms,
             ordered_ml_h=ordered_ml_h,
             tau_until_ms=flat_to_ms,
             delivered_until_ml=self._volumes.most_ml,
@@ -136,6 +143,7 @@ class Quiet:
         reading: Reading,
         *,
         most_at_once_ml: float,
+        longest_ms: float = inf,
         ordered_ml_h: float = 0.0,
         tau_until_ms: float = inf,
         delivered_until_ml: float = inf,
@@ -149,8 +157,9 @@ class Quiet:
             state=reading.state,
             rate_ml_h=reading.rate_ml_h,
             alarms=reading.alarms,
+            serial=reading.serial,
             t_until_ms=self._timers.next_but_silence_t_ms(),
-            longest_ms=limits.no_data_after_ms,
+            longest_ms=min(limits.no_data_after_ms, longest_ms),
             most_at_once_ml=most_at_once_ml,
             ordered_ml_h=ordered_ml_h,
             tau_until_ms=tau_until_ms,
@@ -174,6 +183,7 @@ class Quiet:
             or reading.state is not bounds.state
             or reading.rate_ml_h != bounds.rate_ml_h
             or reading.alarms != bounds.alarms
+            or reading.serial != bounds.serial
             or reading.independent_ml is not None
             or t_ms >= bounds.t_until_ms
             or elapsed_ms > bounds.longest_ms

@@ -112,7 +112,7 @@ class _Stretch:
 
     def length(self) -> int:
         """How many readings bring no news."""
-        if self._memory.seen_t_ms != self._memory.t_ms or (self._bounds.alarms is None):
+        if self._memory.seen_t_ms != self._memory.t_ms or self._bounds.alarms is None or self._bounds.serial:
             return 0
         if self._count >= SHORTEST:
             self._stay_within_limits()

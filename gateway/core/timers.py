@@ -67,6 +67,7 @@ class Timers:
             memory.kvo_since_t_ms,
             memory.rate_ml_h,
             memory.last_end_t_ms,
+            memory.orders.waiting,
             self._case.findings.changes,
         )
         if circumstances != self._circumstances:
@@ -80,42 +81,84 @@ class Timers:
             yield from self._start_timers()
         else:
             yield from self._interruption_timers(memory.occurrence)
-        if (
-            memory.doing is Doing.KVO
-            and memory.kvo_since_t_ms is not None
-            and not self._case.findings.is_present(Kind.KVO_TOO_LONG)
-            and not self._kvo_may_stay()
-        ):
-            yield memory.kvo_since_t_ms + self._case.limits.kvo_max_ms, self._kvo_too_long
+        kvo_t_ms = self._kvo_too_long_t_ms()
+        if kvo_t_ms is not None and not self._case.findings.is_present(Kind.KVO_TOO_LONG):
+            yield kvo_t_ms, self._kvo_too_long
+        not_programmed_t_ms = self._not_programmed_t_ms()
+        if not_programmed_t_ms is not None and not self._case.findings.is_present(Kind.ORDER_NOT_PROGRAMMED):
+            yield not_programmed_t_ms, self._not_programmed
+
+    def judge_anew(self, t_ms: int) -> None:
+        """A new version of the order is in force: what is not too late or too long by it is so no more."""
+        memory = self._case.memory
+        occurrence = memory.occurrence
+        heard_t_ms = memory.seen_t_ms if memory.seen_t_ms is not None else memory.started_t_ms
+        # a rate that is not shown is no better than it was
+        too_fast = memory.rate_ml_h is None or memory.rate_ml_h > self._case.most_kvo_ml_h
+        times = {
+            Kind.NOT_STARTED: self._not_started_t_ms() if occurrence is None else None,
+            Kind.PAUSED_TOO_LONG: None if occurrence is None else self._paused_too_long_t_ms(occurrence),
+            Kind.KVO_TOO_LONG: t_ms if too_fast else self._kvo_too_long_t_ms(),
+            Kind.NO_DATA: None if heard_t_ms is None else heard_t_ms + self._case.limits.no_data_after_ms,
+        }
+        for kind, up_t_ms in times.items():
+            if up_t_ms is None or up_t_ms > t_ms:
+                self._case.findings.absent(kind, t_ms, "By the new order it is not so.")
 
     def _start_timers(self) -> Iterator[Timer]:
-        memory = self._case.memory
-        number = memory.next_number
-        due_utc_ms = self._case.due_utc_ms(number)
-        if number is None or due_utc_ms is None:
+        number = self._case.memory.next_number
+        not_started_t_ms = self._not_started_t_ms()
+        latest_utc_ms = None if number is None else self._case.latest_begin_utc_ms(number)
+        if not_started_t_ms is None or latest_utc_ms is None:
             return
-        due_t_ms = self._case.t_ms_at(due_utc_ms)
-        latest_utc_ms = self._case.latest_begin_utc_ms(number)
-        if due_t_ms is None or latest_utc_ms is None:
-            return
-        if number > 1 and self._case.course.gap_ms(number - 1) == 0 and memory.last_end_t_ms is not None:
-            due_t_ms = max(due_t_ms, memory.last_end_t_ms)
         if not self._case.findings.is_present(Kind.NOT_STARTED):
-            yield due_t_ms + self._case.limits.start_window_ms, self._not_started
+            yield not_started_t_ms, self._not_started
         latest_t_ms = self._case.t_ms_at(latest_utc_ms)
         if latest_t_ms is not None:
             yield latest_t_ms, self._doses.miss
 
+    def _not_started_t_ms(self) -> int | None:
+        """When the next occurrence will not have been started in time; ``None`` if none is due, ever."""
+        memory = self._case.memory
+        number = memory.next_number
+        due_utc_ms = self._case.due_utc_ms(number)
+        due_t_ms = None if due_utc_ms is None else self._case.t_ms_at(due_utc_ms)
+        if number is None or due_t_ms is None:
+            return None
+        if number > 1 and self._case.course.gap_ms(number - 1) == 0 and memory.last_end_t_ms is not None:
+            due_t_ms = max(due_t_ms, memory.last_end_t_ms)
+        return due_t_ms + self._case.limits.start_window_ms
+
+    def _paused_too_long_t_ms(self, occurrence: Occurrence) -> int | None:
+        """When the present interruption will have been too long; ``None`` if there is none."""
+        if occurrence.interrupted_t_ms is None:
+            return None
+        allowed_ms = self._case.limits.max_pause_ms
+        if self._case.limits.max_total_pause_ms is not None:
+            left_ms = self._case.limits.max_total_pause_ms - occurrence.interrupted_before_ms
+            allowed_ms = max(0, min(allowed_ms, left_ms))
+        return occurrence.interrupted_t_ms + allowed_ms
+
+    def _kvo_too_long_t_ms(self) -> int | None:
+        """When keep-vein-open will have run too long; ``None`` if it does not run, or may stay."""
+        memory = self._case.memory
+        if memory.doing is not Doing.KVO or memory.kvo_since_t_ms is None or self._kvo_may_stay():
+            return None
+        return memory.kvo_since_t_ms + self._case.limits.kvo_max_ms
+
+    def _not_programmed_t_ms(self) -> int | None:
+        """Until when the pump should have been set to the version that waits; ``None`` if nobody said."""
+        waiting = self._case.memory.orders.waiting
+        if waiting is None or waiting.effective_by_utc_ms is None:
+            return None
+        return self._case.t_ms_at(waiting.effective_by_utc_ms)
+
     def _interruption_timers(self, occurrence: Occurrence) -> Iterator[Timer]:
-        began_t_ms = occurrence.interrupted_t_ms
-        if began_t_ms is None:
+        too_long_t_ms = self._paused_too_long_t_ms(occurrence)
+        if too_long_t_ms is None:
             return
         if not self._case.findings.is_present(Kind.PAUSED_TOO_LONG):
-            allowed_ms = self._case.limits.max_pause_ms
-            if self._case.limits.max_total_pause_ms is not None:
-                left_ms = self._case.limits.max_total_pause_ms - occurrence.interrupted_before_ms
-                allowed_ms = max(0, min(allowed_ms, left_ms))
-            yield began_t_ms + allowed_ms, self._paused_too_long
+            yield too_long_t_ms, self._paused_too_long
         if self._case.course.due_utc_ms(occurrence.number + 1) is None:
             yield occurrence.last_delivery_t_ms + MS_PER_DAY, self._doses.end
             return
@@ -189,6 +232,15 @@ class Timers:
             t_ms,
             f"Keep-vein-open has run for {assess.minutes(t_ms - since_t_ms)} after the end.",
             since_t_ms=since_t_ms,
+        )
+
+    def _not_programmed(self, t_ms: int) -> None:
+        rate_ml_h = self._case.memory.rate_ml_h
+        set_to = "" if rate_ml_h is None else f", and is set to {assess.rate(rate_ml_h)}"
+        self._case.findings.present(
+            Kind.ORDER_NOT_PROGRAMMED,
+            t_ms,
+            f"The pump has not been set to the new order in time{set_to}: the old order holds.",
         )
 
     def _kvo_may_stay(self) -> bool:

@@ -20,6 +20,7 @@ from gateway.core.delivery import (
     decidable_volume_ml,
     thresholds_ml,
 )
+from gateway.core.learned import Learning
 from gateway.core.memory import Carry, Doing
 from gateway.core.occurrence import Occurrence
 from gateway.core.rates import Rates
@@ -34,6 +35,8 @@ STANDSTILL_COUNTS = 5.0
 """With so many counts due and none come it stands still, whatever was missing before."""
 STOPPING_SHARE = 0.75
 """With less than this of what was due in the last interval the pump may have stopped within it."""
+TELLING_WITHIN = 0.01
+"""The pump's own error is told with a deviation if it is known to this, as a fraction."""
 
 _COUNTING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO})
 
@@ -41,9 +44,10 @@ _COUNTING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO}
 class Volumes:
     """Counts what the patient was given, tests it against the order, and judges the hard limits."""
 
-    def __init__(self, case: Case, rates: Rates) -> None:
+    def __init__(self, case: Case, rates: Rates, learning: Learning) -> None:
         self._case = case
         self._rates = rates
+        self._learning = learning
         self._thresholds: tuple[float, ...] = ()
         self._thresholds_for_ml_h = -1.0
         self._highest_ml_h = self._highest_allowed_ml_h()
@@ -246,6 +250,8 @@ class Volumes:
         low_ml, high_ml = carry.low_ml, carry.high_ml
         if carry.fell:
             low_ml = min(low_ml, delivered_ml)  # what was counted before the fall has not been seen
+        if carry.revised:
+            low_ml, high_ml = min(low_ml, delivered_ml), max(high_ml, delivered_ml)
         bolus = carry.bolus
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
@@ -441,8 +447,16 @@ class Volumes:
             f"{name}: pump counted {assess.volume(occurrence.delivered_ml)},"
             f" {assess.volume(abs(difference_ml))} ({percent:.1f} %) {place};"
             f" flow {assess.rate(flow_ml_h)} instead of {assess.rate(ordered_ml_h)}"
-            f" for about {assess.minutes(t_ms - since.t_ms)}."
+            f" for about {assess.minutes(t_ms - since.t_ms)}{self._usual_words()}."
         )
+
+    def _usual_words(self) -> str:
+        """What the pump usually does, if that is known well enough to be told from nothing."""
+        usual = self._learning.error
+        if usual is None or abs(usual.error) < usual.half_width or usual.half_width > TELLING_WITHIN:
+            return ""
+        way = "more" if usual.error > 0 else "less"
+        return f"; in earlier doses it counted {abs(usual.error) * 100:.1f} % {way} than it was set to"
 
     def judge_limits(self, reading: Reading, t_ms: int) -> None:
         """Hard limits of rate (programmed, delivered) and of volume in any 24 h."""

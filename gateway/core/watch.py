@@ -1,7 +1,8 @@
 """One pump against its prescription: a reading goes through counter, occurrence, act and judgements.
 
 The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter),
-``doses.py`` (begin, interruption, end), ``timers.py`` (times that run out). Only the memory is changed.
+``doses.py`` (begin, interruption, end), ``timers.py`` (times that run out), ``learned.py`` (the pump's own
+error). Only the memory is changed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from drivers.reading import Reading
 from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.doses import Doses
+from gateway.core.learned import Learning
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
 from gateway.core.quiet import Quiet
 from gateway.core.rates import Rates
 from gateway.core.timers import Timers
 from gateway.core.volumes import Volumes
+
+_DEVIATIONS = frozenset(
+    {Kind.UNDER_INFUSION, Kind.OVER_INFUSION, Kind.NO_DELIVERY, Kind.FREE_FLOW, Kind.OCCLUSION_SUSPECTED}
+)
 
 
 class Watch:
@@ -27,10 +33,11 @@ class Watch:
     ) -> None:
         self.case = Case(prescription, poll_ms, memory, findings)
         self._rates = Rates(self.case)
-        self.volumes = Volumes(self.case, self._rates)
+        self.learning = Learning(memory.learned, self.case.expected, self.case.poll_ms)
+        self.volumes = Volumes(self.case, self._rates, self.learning)
         self._doses = Doses(self.case, self._rates, self.volumes)
         self.timers = Timers(self.case, self._doses)
-        self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers)
+        self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers, self.learning)
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
         """Take one reading; ``length_known`` is False if nobody knows how long it is since the last one."""
@@ -38,6 +45,12 @@ class Watch:
         reading = self._rates.with_bolus_named(reading)
         last_t_ms = memory.seen_t_ms
         elapsed_ms = 0 if last_t_ms is None else t_ms - last_t_ms
+        if not (
+            length_known
+            and self.learning.is_ordinary(reading, elapsed_ms, memory.counter_ml)
+            and not self._deviates()
+        ):
+            self._learn(reading, t_ms, length_known)
         delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)
         if memory.occurrence is not None:
             self.volumes.bring_forward(
@@ -51,6 +64,25 @@ class Watch:
         memory.seen_t_ms = t_ms
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h
+
+    def _deviates(self) -> bool:
+        """Whether what the pump counts now is not what it usually does."""
+        present = self.case.memory.present
+        return bool(present) and not _DEVIATIONS.isdisjoint(present)
+
+    def _learn(self, reading: Reading, t_ms: int, length_known: bool) -> None:
+        """A stretch that the pump's error may be learnt from is over, or one may begin (``learned.py``)."""
+        memory = self.case.memory
+        learning = self.learning
+        if self._deviates():
+            learning.give_up_stretch()
+            return
+        learning.end_stretch(memory.seen_t_ms, memory.counter_ml)
+        if reading.serial is not None:
+            learning.hear_serial(reading.serial)
+        # a bolus that is not named, only counted, would be learnt as an error
+        if memory.occurrence is not None and length_known and self.case.order.demand is None:
+            learning.begin_stretch(reading, t_ms, memory.occurrence.begun_t_ms)
 
     def _judge(self, reading: Reading, t_ms: int) -> None:
         memory = self.case.memory
@@ -75,9 +107,8 @@ class Watch:
         memory = self.case.memory
         if memory.doing is not Doing.KVO or reading.rate_ml_h is None:
             return
-        most_ml_h = self.case.kvo_ml_h * (1 + self.case.limits.tolerance) + assess.DISPLAY_MARGIN_ML_H
         memory.kvo_too_fast_readings = (
-            memory.kvo_too_fast_readings + 1 if reading.rate_ml_h > most_ml_h else 0
+            memory.kvo_too_fast_readings + 1 if reading.rate_ml_h > self.case.most_kvo_ml_h else 0
         )
         if memory.kvo_too_fast_readings >= CONFIRMING_READINGS:
             self.case.findings.present(

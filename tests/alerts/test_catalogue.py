@@ -106,6 +106,7 @@ def test_what_merely_happened_is_no_alert():
         "demand_denied",
         "bag_changed",
         "titrated",
+        "order_changed",
     }
     assert {kind.value for kind, entry in ROWS.items() if entry.info} == happened
     assert {entry.priority(u) for entry in ROWS.values() if entry.info for u in Urgency} == {Priority.INFO}

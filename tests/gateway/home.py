@@ -117,6 +117,7 @@ class Home:
                         driver_status="experimental",
                         serial_number=self.serial_number,
                         prescription=prescription,
+                        prescription_text=self.order,
                         prescription_sha256=str(hash(self.order)) if self.order is not None else None,
                     )
                     for pump in self.pumps

@@ -17,7 +17,8 @@ from gateway.core.order import parse_order
 from gateway.core.prescription import Prescription
 from gateway.core.stretch import SHORTEST
 from gateway.readings import BadRow, HeaderError, Row, lines_of, read_rows
-from gateway.replay import Event, StateLine, Tally, replay, replay_blocks
+from gateway.recording import Tally
+from gateway.replay import Event, StateLine, replay, replay_blocks
 from tests.gateway.core.pump_days import NoisyPump, Segment, continuous
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"

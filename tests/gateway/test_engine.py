@@ -196,20 +196,39 @@ def test_a_prescription_that_has_come_ends_the_alert_that_there_is_none(home):
     assert home.told("no_prescription")[-1] == (2, "closed", "resolved")
 
 
-def test_what_another_prescription_has_found_is_withdrawn_and_told_again_if_it_still_stands(tmp_path):
+@pytest.mark.parametrize("stop", ["stop", "cut_power"])
+def test_what_another_prescription_has_found_stays_and_is_judged_by_the_new_one(tmp_path, stop):
+    home = Home(tmp_path, order=ORDER)
+    home.connect()
+    home.plug_in()
+    home.hear(OCCLUDED)
+    before = home.told("occlusion")
+    getattr(home, stop)()
+    home.order = ORDER.replace("rate_ml_h = 60.0", "rate_ml_h = 70.0")
+    home.start()
+    home.connect()
+    (event,) = [json.loads(m.payload) for m in home.messages("event") if b"order_changed" in m.payload]
+    assert "70.0 mL/h" in event["message"]
+    home.plug_in()
+    home.hear(OCCLUDED)
+    home.wait(1)
+    assert home.told("occlusion") == before
+    home.stop()
+    home.start()
+    home.connect()
+    assert len({m.seq for m in home.messages("event") if b"order_changed" in m.payload}) == 1
+
+
+def test_what_was_found_under_a_prescription_that_is_gone_is_withdrawn(tmp_path):
     home = Home(tmp_path, order=ORDER)
     home.connect()
     home.plug_in()
     home.hear(OCCLUDED)
     home.stop()
-    home.order = ORDER.replace("rate_ml_h = 60.0", "rate_ml_h = 70.0")
+    home.order = None
     home.start()
     home.connect()
     assert home.told("occlusion")[-1][1:] == ("latched", "withdrawn")
-    home.plug_in()
-    home.hear(OCCLUDED)
-    home.wait(1)
-    assert home.told("occlusion")[-1][1:] == ("active", "again")
 
 
 def test_a_pump_taken_out_of_the_configuration_leaves_its_alerts_latched_and_its_state_unknown(home):

@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.core.order import parse_order
 from gateway.core.prescription import Prescription
 from gateway.readings import read_rows
 from gateway.recording import Tally
-from gateway.replay import Event, StateLine, main, replay
+from gateway.replay import Event, Revision, StateLine, main, replay
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 NAMES = sorted(path.parent.name for path in RECORDINGS.glob("*/truth.json"))
@@ -80,6 +82,30 @@ class TestRecordings:
 SHORT = "infliximab-kvo-left"
 HEADER, *BODY = lines_of(SHORT)
 ORDER = prescription_of(SHORT)
+PRESCRIPTION = (RECORDINGS / SHORT / "prescription.toml").read_text()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, len(BODY)), st.booleans())
+def test_nothing_is_told_ahead_of_a_revision_either(kept: int, on_programming: bool) -> None:
+    revisions = [
+        Revision(
+            at_utc_ms=1_778_410_800_000 + minutes * 60_000,
+            text=PRESCRIPTION.replace("rate_ml_h = 20.0", f"rate_ml_h = {rate_ml_h}"),
+            on_programming=on_programming,
+            effective_by_utc_ms=1_778_418_000_000 if on_programming else None,
+        )
+        for minutes, rate_ml_h in ((10, "40.0"), (50, "25.0"))
+    ]
+
+    def told(lines: list[str]) -> list[Event]:
+        rows = read_rows([HEADER, *lines])
+        return [line for line in replay(ORDER, rows, Tally(), revisions=revisions) if isinstance(line, Event)]
+
+    whole = told(BODY)
+    assert [event.time for event in whole] == sorted(event.time for event in whole)
+    part = told(BODY[:kept])
+    assert part == whole[: len(part)]
 
 
 class TestCommand:
@@ -165,6 +191,62 @@ class TestCommand:
         assert done.returncode == status
         assert words in done.stderr.decode()
 
+    def test_a_revision_takes_force_at_its_time(self, tmp_path: Path) -> None:
+        revised = tmp_path / "revised.toml"
+        text = (RECORDINGS / SHORT / "prescription.toml").read_text()
+        revised.write_text(text.replace("rate_ml_h = 20.0", "rate_ml_h = 30.0"))
+        directory = RECORDINGS / SHORT
+        done = self.run(
+            str(directory / "prescription.toml"),
+            str(directory / "readings.csv"),
+            "--revision",
+            "2026-05-10T13:10:02.500+02:00",
+            str(revised),
+            "--revision",
+            "2027-01-01T00:00:00Z",
+            str(revised),
+        )
+        assert done.returncode == 0, done.stderr
+        (changed,) = [
+            line for line in map(json.loads, done.stdout.splitlines()) if line["kind"] == "order_changed"
+        ]
+        assert changed["time"] == "2026-05-10T11:10:02.500Z"
+        assert b"1 of the revisions would have come after the last reading" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--revision", "yesterday", "FILE"], "yesterday: not a date and time with its offset"),
+            (["--revision", "2026-05-10T13:10:00", "FILE"], "not a date and time with its offset"),
+            (["--revision", "2026-05-10T13:10:00Z", "no such file"], "No such file"),
+            (["--revision", "2026-05-10T13:10:00Z", "READINGS"], "readings.csv: "),
+            (["--revision", "2026-05-10T13:10:00Z"], "expected 2 arguments"),
+            (
+                ["--revision", "2026-05-10T13:10:00Z", "-", "--revision", "2026-05-10T14:10:00Z", "-"],
+                "only one",
+            ),
+            (["--on-programming"], "give --revision TIME FILE too"),
+            (["--revision", "2026-05-10T13:10:00Z", "FILE", "--effective-by", "x"], "give --on-programming"),
+            (
+                ["--revision", "2026-05-10T13:10:00Z", "FILE", "--on-programming", "--effective-by", "x"],
+                "x: not a date",
+            ),
+        ],
+    )
+    def test_a_revision_that_cannot_be_used_is_status_2_and_a_sentence(
+        self, options: list[str], words: str
+    ) -> None:
+        directory = RECORDINGS / SHORT
+        files = {
+            "FILE": str(directory / "prescription.toml"),
+            "READINGS": str(directory / "readings.csv"),
+        }
+        done = self.run(files["FILE"], files["READINGS"], *(files.get(word, word) for word in options))
+        assert done.returncode == 2
+        assert done.stdout == b""
+        assert words in done.stderr.decode()
+        assert "Traceback" not in done.stderr.decode()
+
     def test_states_are_a_line_each_minute(self) -> None:
         directory = RECORDINGS / SHORT
         done = self.run(str(directory / "prescription.toml"), str(directory / "readings.csv"), "--states")
@@ -179,6 +261,8 @@ class TestCommand:
             "delivered_ml",
             "occurrence",
             "rate_ml_h",
+            "pump_error_percent",
+            "pump_error_half_width_percent",
         }
         middle = next(state for state in states if state["time"].startswith("2026-05-10T12:10"))
         assert middle["verdict"] == "on_plan"

@@ -158,6 +158,7 @@ class Home:
                         driver_status="experimental",
                         serial_number=None,
                         prescription=world.prescription,
+                        prescription_text=None,
                         prescription_sha256="the-one-order",
                     ),
                 ),

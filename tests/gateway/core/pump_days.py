@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from msgspec import structs
+
 from alerts.condition import Finding, Kind, Urgency, Verdict
 from alerts.inhibition import Inhibition, Phase
 from drivers.reading import PumpState, Reading
@@ -34,13 +36,21 @@ INFO = {
     Kind.DEMAND_DENIED,
     Kind.BAG_CHANGED,
     Kind.TITRATED,
+    Kind.ORDER_CHANGED,
 }
 
 
-def order(*, phases: str, head: str = "", tail: str = "", patient: str = "", drug: str = "") -> Prescription:
-    """A prescription that starts at ``START_UTC_MS``; ``head`` is of ``[schedule]``, ``tail`` behind all."""
-    return parse_order(
-        f"""
+def order_text(
+    *,
+    phases: str,
+    head: str = "",
+    tail: str = "",
+    patient: str = "",
+    drug: str = "",
+    start: str = "2026-05-04T06:00:00Z",
+) -> str:
+    """prescription.toml; ``head`` is of ``[schedule]``, ``tail`` behind all."""
+    return f"""
 format = "infusion-prescription/1"
 [patient]
 id = "P-0001"
@@ -49,12 +59,16 @@ id = "P-0001"
 name = "test"
 {drug}
 [schedule]
-start = 2026-05-04T06:00:00Z
+start = {start}
 {head}
 {phases}
 {tail}
 """
-    )
+
+
+def order(*, phases: str, head: str = "", tail: str = "", patient: str = "", drug: str = "") -> Prescription:
+    """A prescription that starts at ``START_UTC_MS``, of the same parts."""
+    return parse_order(order_text(phases=phases, head=head, tail=tail, patient=patient, drug=drug))
 
 
 def continuous(
@@ -178,13 +192,35 @@ class Ward:
         if instant is None:
             return
         self.instant = instant
-        findings = self.monitor.step(instant, reading)
+        self._tell(self.monitor.step(instant, reading))
+
+    def _tell(self, findings: tuple[Finding, ...]) -> None:
         self.findings.extend(findings)
         for transition in self.inhibition.apply(findings):
             if transition.phase is Phase.WORSE:
                 continue
             seconds = (transition.finding.at_utc_ms - START_UTC_MS) / 1000
             self.told.append((seconds, transition.finding.kind.value, transition.phase.value))
+
+    def revise(
+        self, text: str, at_s: float, *, on_programming: bool = False, effective_by_s: float | None = None
+    ) -> None:
+        """A new version of the order comes, so many seconds after ``START_UTC_MS``."""
+        assert self.instant is not None, "after a reading"
+        passed_ms = START_UTC_MS + round(at_s * 1000) - self.instant.utc_ms
+        instant = structs.replace(
+            self.instant,
+            t_ms=self.instant.t_ms + passed_ms,
+            utc_ms=self.instant.utc_ms + passed_ms,
+            schedule_utc_ms=START_UTC_MS + round(at_s * 1000),
+        )
+        effective_by_utc_ms = None if effective_by_s is None else START_UTC_MS + round(effective_by_s * 1000)
+        self._tell(self.monitor.step(instant, None))
+        self._tell(
+            self.monitor.revise(
+                text, instant, on_programming=on_programming, effective_by_utc_ms=effective_by_utc_ms
+            )
+        )
 
     def alerts(self) -> list[tuple[float, str]]:
         """What has started and is no mere information."""
