@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from alerts.condition import Kind
 from gateway.core import assess
 from gateway.core.case import Case
+from gateway.core.disturbances import Disturbances
 from gateway.core.doses import Doses
 from gateway.core.memory import Doing
 from gateway.core.occurrence import Occurrence
@@ -19,9 +20,10 @@ Timer = tuple[int, Callable[[int], None]]
 class Timers:
     """What is up, and when."""
 
-    def __init__(self, case: Case, doses: Doses) -> None:
+    def __init__(self, case: Case, doses: Doses, disturbances: Disturbances) -> None:
         self._case = case
         self._doses = doses
+        self._disturbances = disturbances
         self._circumstances: tuple[object, ...] = ()
         self._quiet_timer: Timer | None = None
 
@@ -53,6 +55,7 @@ class Timers:
             memory.schedule_offset_ms,
             None if occurrence is None else occurrence.interrupted_t_ms,
             memory.kvo_since_t_ms,
+            memory.interruptions.over_t_ms,
             memory.rate_ml_h,
             memory.last_end_t_ms,
             self._case.findings.changes,
@@ -71,6 +74,12 @@ class Timers:
             yield from self._start_timers()
         else:
             yield from self._interruption_timers(memory.occurrence)
+            late_t_ms = self._disturbances.late_at_t_ms(memory.occurrence)
+            if late_t_ms is not None:
+                yield late_t_ms, self._disturbances.late
+        quiet_t_ms = self._disturbances.quiet_at_t_ms()
+        if quiet_t_ms is not None:
+            yield quiet_t_ms, self._disturbances.quiet
         if (
             memory.doing is Doing.KVO
             and memory.kvo_since_t_ms is not None
@@ -171,6 +180,7 @@ class Timers:
             f" of {assess.volume(self._case.course.volume_ml)}.",
             since_t_ms=began_t_ms,
         )
+        self._disturbances.stop_not_allowed(began_t_ms, t_ms)
 
     def _kvo_too_long(self, t_ms: int) -> None:
         since_t_ms = self._case.memory.kvo_since_t_ms

@@ -71,6 +71,7 @@ class Volumes:
         delivered_ml = value_ml - previous_ml
         if delivered_ml < 0:
             delivered_ml = self._across_fall(previous_ml, value_ml, reading, t_ms)
+        memory.bag.taken_ml += delivered_ml
         if carry.priming:
             delivered_ml = min(delivered_ml, self._besides_priming_ml(reading, carry))
         if memory.day is not None:
@@ -104,6 +105,7 @@ class Volumes:
         fell = f"from {assess.volume(previous_ml)} to {assess.volume(value_ml)}"
         if delivered.fall is CounterFall.RESET:
             self._case.findings.present(Kind.COUNTER_RESET, t_ms, f"The pump's counter was reset, {fell}.")
+            memory.bag.hang()
             if self._case.order.bag is not None:
                 full = assess.volume(self._case.order.bag.volume_ml)
                 self._case.findings.present(Kind.BAG_CHANGED, t_ms, f"New bag taken to be hung, with {full}.")
