@@ -63,6 +63,9 @@ class StateLine(Struct, frozen=True, kw_only=True):
     delivered_ml: float | None
     occurrence: OccurrenceLine | None
     rate_ml_h: float | None
+    ends_at: str | None
+    bag_empty_at: str | None
+    occlusion_blind_s: int | None
 
 
 class Tally(Struct):
@@ -127,7 +130,7 @@ def event(transition: Transition) -> Event:
         delivered_ml=_millilitres(finding.delivered_ml),
         message=finding.message,
         code=finding.code,
-        since=None if finding.since_utc_ms is None else iso_utc(finding.since_utc_ms),
+        since=_time(finding.since_utc_ms),
     )
 
 
@@ -142,6 +145,9 @@ def state_line(instant: Instant, status: DeliveryStatus) -> StateLine:
         delivered_ml=_millilitres(status.delivered_ml),
         occurrence=None if occurrence is None else OccurrenceLine(occurrence[0], iso_utc(occurrence[1])),
         rate_ml_h=status.rate_ml_h,
+        ends_at=_time(status.ends_at_utc_ms),
+        bag_empty_at=_time(status.bag_empty_at_utc_ms),
+        occlusion_blind_s=status.occlusion_blind_s,
     )
 
 
@@ -149,6 +155,10 @@ def iso_utc(utc_ms: int) -> str:
     """ISO 8601, UTC, milliseconds."""
     time = _EPOCH + timedelta(milliseconds=utc_ms)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _time(utc_ms: int | None) -> str | None:
+    return None if utc_ms is None else iso_utc(utc_ms)
 
 
 def _millilitres(volume_ml: float | None) -> float | None:
