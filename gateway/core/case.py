@@ -158,7 +158,5 @@ class Case:
         set_ml_h = self.memory.titrated_ml_h
         if occurrence is None or not set_ml_h or occurrence.tau_ms >= self.course.length_ms:
             return self.left_ms()
-        if abs(set_ml_h - self.course.rate_ml_h(occurrence.tau_ms)) <= set_ml_h * self.limits.tolerance:
-            return self.left_ms()
         left_ml = max(0.0, self.course.volume_ml - occurrence.expected_ml)
         return round(left_ml / set_ml_h * MS_PER_HOUR)

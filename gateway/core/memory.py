@@ -106,6 +106,7 @@ class Memory(Struct, kw_only=True):
     kvo_since_t_ms: int | None = None
     kvo_too_fast_readings: int = 0
     titrated_ml_h: float | None = None
+    """The set rate, where the bedside has changed it; ``None`` while it is that of the phases."""
     titrated_t_ms: int | None = None
     present: dict[str, int] = {}
     """What is held to be present, by ``kind`` and code, with the rank of its priority."""
