@@ -12,12 +12,15 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from msgspec import Struct
 
 from drivers.reading import PumpAlarm, PumpState, Reading
 from gateway.core.timeline import Moment
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
 
 LONGEST_LINE = 10_000
 """Characters; a longer one is not a row of readings."""
@@ -28,7 +31,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _KNOWN_CODES = frozenset(PumpAlarm)
 _STATES: dict[str, PumpState] = {state.value: state for state in PumpState}
-_GREATEST = 1e9
+GREATEST = 1e9
+"""No cell holds a larger number."""
 
 
 class HeaderError(ValueError):
@@ -67,32 +71,26 @@ def read_rows(lines: Iterable[str], pump: str = "pump") -> Iterator[Row | BadRow
         header = next(table, None)
     except csv.Error as error:
         raise HeaderError(f"line 1: cannot be read as CSV: {error}") from error
-    if header is None:
-        raise HeaderError("no line at all; the first must name the columns: time,state,...")
-    if header == [_TOO_LONG]:
-        raise HeaderError(f"line 1: {_TOO_LONG}; it must name the columns: time,state,...")
-    names = [name.strip().removeprefix("\ufeff") for name in header]
-    for needed in ("time", "state"):
-        if needed not in names:
-            raise HeaderError(
-                f"line 1: no column '{needed}'; the first line must name the columns, found {names}"
-            )
-    columns = {name: names.index(name) for name in names if name}
-    reader = _RowReader(columns, pump)
+    yield from _rows_of(table, RowReader(header, pump), lines_before=0)
+
+
+def rows_after(lines: Iterable[str], reader: RowReader, lines_before: int) -> Iterator[Row | BadRow]:
+    """Rows of a file of which the header and so many lines have been read already."""
+    return _rows_of(csv.reader(_bounded(lines)), reader, lines_before)
+
+
+def _rows_of(table: CsvReader, reader: RowReader, lines_before: int) -> Iterator[Row | BadRow]:
     while True:
         try:
             cells = next(table, None)
         except csv.Error as error:
-            yield BadRow(table.line_num, f"cannot be read as CSV: {error}")
+            yield BadRow(lines_before + table.line_num, f"cannot be read as CSV: {error}")
             continue
         if cells is None:
             return
-        if not any(cells):
-            continue
-        try:
-            yield reader.row(cells)
-        except _BadCell as error:
-            yield BadRow(table.line_num, str(error))
+        row = reader.row(cells, lines_before + table.line_num)
+        if row is not None:
+            yield row
 
 
 def _bounded(lines: Iterable[str]) -> Iterator[str]:
@@ -104,18 +102,45 @@ class _BadCell(ValueError):
     pass
 
 
-class _RowReader:
-    def __init__(self, columns: dict[str, int], pump: str) -> None:
-        self._columns = columns
-        self._pump = pump
-        self._has_alarms = "alarms" in columns
+class RowReader:
+    """Knows the columns, and makes a row of cells.
 
-    def row(self, cells: list[str]) -> Row:
+    Raises HeaderError if there is no header line with at least ``time`` and ``state``.
+    """
+
+    def __init__(self, header: list[str] | None, pump: str) -> None:
+        if header is None:
+            raise HeaderError("no line at all; the first must name the columns: time,state,...")
+        if header == [_TOO_LONG]:
+            raise HeaderError(f"line 1: {_TOO_LONG}; it must name the columns: time,state,...")
+        names = [name.strip().removeprefix("\ufeff") for name in header]
+        for needed in ("time", "state"):
+            if needed not in names:
+                raise HeaderError(
+                    f"line 1: no column '{needed}'; the first line must name the columns, found {names}"
+                )
+        self.width = len(names)
+        """How many columns the header names."""
+        self.columns = {name: names.index(name) for name in names if name}
+        """The place of each column."""
+        self._pump = pump
+        self._has_alarms = "alarms" in self.columns
+
+    def row(self, cells: list[str], line: int) -> Row | BadRow | None:
+        """The row of these cells in this line; ``None`` if all are empty."""
+        if not any(cells):
+            return None
+        try:
+            return self._row(cells)
+        except _BadCell as error:
+            return BadRow(line, str(error))
+
+    def _row(self, cells: list[str]) -> Row:
         if cells == [_TOO_LONG]:
             raise _BadCell(_TOO_LONG)
-        if len(cells) <= max(self._columns.values()):
+        if len(cells) <= max(self.columns.values()):
             raise _BadCell(
-                f"{len(cells)} cells, and the header names {max(self._columns.values()) + 1} columns"
+                f"{len(cells)} cells, and the header names {max(self.columns.values()) + 1} columns"
             )
         state = self._state(cells)
         uptime_s = self._number(cells, "uptime_s")
@@ -130,9 +155,9 @@ class _RowReader:
                 rate_ml_h=self._number(cells, "rate_ml_h"),
                 volume_ml=self._number(cells, "volume_ml"),
                 vtbi_ml=self._number(cells, "vtbi_ml"),
-                pressure_mmhg=self._number(cells, "pressure_mmhg", least=-_GREATEST),
+                pressure_mmhg=self._number(cells, "pressure_mmhg", least=-GREATEST),
                 alarms=self._alarms(cells, state),
-                independent_ml=self._number(cells, "independent_ml", least=-_GREATEST),
+                independent_ml=self._number(cells, "independent_ml", least=-GREATEST),
                 battery_percent=self._number(cells, "battery_percent"),
                 on_mains=self._flag(cells, "on_mains"),
                 bolus_ml=self._number(cells, "bolus_ml"),
@@ -142,11 +167,11 @@ class _RowReader:
         )
 
     def _text(self, cells: list[str], name: str) -> str:
-        index = self._columns.get(name)
+        index = self.columns.get(name)
         return "" if index is None else cells[index].strip()
 
     def _number(self, cells: list[str], name: str, least: float = 0.0) -> float | None:
-        index = self._columns.get(name)
+        index = self.columns.get(name)
         if index is None:
             return None
         text = cells[index]
@@ -158,7 +183,7 @@ class _RowReader:
             if not text.strip():
                 return None
             raise _BadCell(f"{name}: {text[:40]!r} is not a number") from None
-        if not least <= value <= _GREATEST or math.isnan(value):
+        if not least <= value <= GREATEST or math.isnan(value):
             raise _BadCell(f"{name}: {text[:40]!r} is not possible")
         return value
 

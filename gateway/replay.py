@@ -14,22 +14,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
 
 from alerts.inhibition import Inhibition, Phase, Transition
+from gateway.blocks import Block, RowsByThemselves, read_blocks, rows_of
 from gateway.core.monitor import DeliveryStatus, Monitor
 from gateway.core.order import LONGEST_TEXT_BYTES, OrderError, parse_order
 from gateway.core.prescription import Prescription
+from gateway.core.stretch import Columns, pass_over
 from gateway.core.timeline import Instant, Timeline
-from gateway.readings import BadRow, HeaderError, Row, lines_of, read_rows
+from gateway.progress import with_progress
+from gateway.readings import BadRow, HeaderError, Row
 
 UNREADABLE = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATE_EVERY_MS = 60_000
-_PROGRESS_EVERY_ROWS = 50_000
+_SHORTEST_REACH = 256
+"""So many rows are looked at together at first; ..."""
+_ROWS_BETWEEN_TRIALS = 32
+"""... and so many are taken one by one after a trial that passed over none."""
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -93,29 +99,78 @@ def replay(
     prescription: Prescription, rows: Iterable[Row | BadRow], tally: Tally, *, states: bool = False
 ) -> Iterator[Event | StateLine]:
     """What the monitor would have told of these rows, one after another. Never looks ahead."""
-    timeline = Timeline()
-    monitor = Monitor("pump", prescription)
-    inhibition = Inhibition(prescription.urgency)
-    told_minute: int | None = None
+    player = _Player(prescription, tally, states=states)
     for row in rows:
-        tally.rows += 1
+        yield from player.take(row)
+
+
+def replay_blocks(
+    prescription: Prescription, blocks: Iterable[Block | RowsByThemselves], tally: Tally
+) -> Iterator[Event | StateLine]:
+    """The same of the rows in blocks: those that bring no news are passed over together."""
+    player = _Player(prescription, tally, states=False)
+    for block in blocks:
+        place = 0
+        while place < len(block):
+            passed = player.pass_over(block.columns, place, len(block)) if block.columns else 0
+            if passed:
+                place += passed
+                continue
+            row = block.row(place)
+            place += 1
+            if row is not None:
+                yield from player.take(row)
+
+
+class _Player:
+    """The monitor and the inhibition of live operation, and what they have told."""
+
+    def __init__(self, prescription: Prescription, tally: Tally, *, states: bool) -> None:
+        self._tally = tally
+        self._states = states
+        self._timeline = Timeline()
+        self._monitor = Monitor("pump", prescription)
+        self._inhibition = Inhibition(prescription.urgency)
+        self._told_minute: int | None = None
+        self._reach = _SHORTEST_REACH
+        self._rows_before_passing_over = 0
+
+    def take(self, row: Row | BadRow) -> Iterator[Event | StateLine]:
+        """One row."""
+        self._tally.rows += 1
+        self._rows_before_passing_over -= 1
         if isinstance(row, BadRow):
-            tally.bad += 1
-            tally.first_bad = tally.first_bad or row
-            continue
-        instant = timeline.at(row.moment)
+            self._tally.bad += 1
+            self._tally.first_bad = self._tally.first_bad or row
+            return
+        instant = self._timeline.at(row.moment)
         if instant is None:
-            tally.dropped += 1
-            continue
-        findings = monitor.step(instant, row.reading)
+            self._tally.dropped += 1
+            return
+        findings = self._monitor.step(instant, row.reading)
         if findings:
-            for transition in inhibition.apply(findings):
+            for transition in self._inhibition.apply(findings):
                 if transition.phase is not Phase.WORSE:
                     yield event(transition)
         minute = instant.utc_ms // _STATE_EVERY_MS
-        if states and minute != told_minute:
-            told_minute = minute
-            yield state_line(instant, monitor.status(instant))
+        if self._states and minute != self._told_minute:
+            self._told_minute = minute
+            yield state_line(instant, self._monitor.status(instant))
+
+    def pass_over(self, columns: Columns, first: int, end: int) -> int:
+        """Rows from ``first`` on that bring no news: how many were taken at once, often none.
+
+        Looks at few rows where the last stretch was short, and at ever more where it was not.
+        """
+        if self._monitor.bounds is None or self._rows_before_passing_over > 0:
+            return 0
+        last = min(end, first + self._reach)
+        passed = pass_over(self._monitor, self._timeline, columns, first, last)
+        self._tally.rows += passed
+        if passed == 0:
+            self._rows_before_passing_over = _ROWS_BETWEEN_TRIALS
+        self._reach = self._reach * 4 if passed == last - first else _SHORTEST_REACH
+        return passed
 
 
 def event(transition: Transition) -> Event:
@@ -175,9 +230,14 @@ def main(argv: list[str] | None = None) -> int:
     output = sys.stdout.buffer
     try:
         prescription = parse_order(_prescription_text(arguments.prescription))
-        with _opened(arguments.readings) as readings:
-            rows = _with_progress(read_rows(lines_of(readings)), tally)
-            for line in replay(prescription, rows, tally, states=arguments.states):
+        with _opened(arguments.readings) as file:
+            blocks = with_progress("replay", read_blocks(file), file)
+            told = (
+                replay(prescription, rows_of(blocks), tally, states=True)
+                if arguments.states
+                else replay_blocks(prescription, blocks, tally)
+            )
+            for line in told:
                 output.write(encode(line) + b"\n")
         output.flush()
     except OrderError as error:
@@ -191,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{error.filename}: cannot be read: {error.strerror}; look at its name and its permissions"
         )
     except UnicodeDecodeError as error:
-        return _unreadable(f"not UTF-8 text: {error}")
+        return _unreadable(f"{arguments.prescription}: not UTF-8 text: {error}")
     if tally.rows and tally.bad == tally.rows:
         return _unreadable(
             f"{arguments.readings}: not one row could be read; "
@@ -219,27 +279,12 @@ def _prescription_text(name: str) -> str:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[TextIO]:
-    """The readings as text; bytes that are no UTF-8 spoil their row only."""
+def _opened(name: str) -> Iterator[BinaryIO]:
     if name == "-":
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]
-        yield sys.stdin
+        yield sys.stdin.buffer
         return
-    with Path(name).open(encoding="utf-8", errors="replace", newline="") as file:
+    with Path(name).open("rb") as file:
         yield file
-
-
-def _with_progress(rows: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row | BadRow]:
-    """The same rows; on a terminal a count for the person who waits."""
-    if not sys.stderr.isatty():
-        yield from rows
-        return
-    for row in rows:
-        if tally.rows and tally.rows % _PROGRESS_EVERY_ROWS == 0:
-            sys.stderr.write(f"\rreplay: {tally.rows} rows")
-            sys.stderr.flush()
-        yield row
-    sys.stderr.write("\r")
 
 
 def _unreadable(words: str) -> int:

@@ -147,12 +147,12 @@ def minutes(milliseconds: float) -> str:
 
 def rate(value_ml_h: float) -> str:
     """A rate with as many digits as it needs."""
-    return f"{value_ml_h:.1f} mL/h" if value_ml_h >= 10 else f"{value_ml_h:.2f} mL/h"
+    return f"{value_ml_h:.1f} mL/h" if value_ml_h >= 9.995 else f"{value_ml_h:.2f} mL/h"
 
 
 def volume(value_ml: float) -> str:
     """A volume with as many digits as it needs."""
-    return f"{value_ml:.1f} mL" if value_ml >= 100 else f"{value_ml:.2f} mL"
+    return f"{value_ml:.1f} mL" if value_ml >= 99.995 else f"{value_ml:.2f} mL"
 
 
 def _number(value: float) -> str:

@@ -47,14 +47,12 @@ class BagWatch:
             return
         if (
             not reading.alarms
-            and not hung.near_empty
-            and not hung.ran_empty
-            and not hung.is_new
+            and not hung.has_news()
             and hung.number == occurrence.number
             and reading.rate_ml_h == memory.rate_ml_h
             and reading.state is memory.pump_state
-            and occurrence.tau_ms < hung.look_again_tau_ms
-            and hung.taken_ml < hung.look_again_ml
+            and occurrence.tau_ms <= hung.look_again_tau_ms
+            and hung.taken_ml <= hung.look_again_ml
         ):
             return
         if hung.number != occurrence.number:
@@ -121,7 +119,7 @@ class BagWatch:
         """Why somebody must be told that the bag will be empty too early; ``None`` if nobody must."""
         hung = self._case.memory.bag
         left_ml = self._left_ml()
-        hung.look_again_tau_ms = hung.look_again_ml = 0.0
+        hung.look_again_tau_ms = hung.look_again_ml = inf
         if hung.ran_empty or self._case.volume_in():
             return None
         course_ml = self._case.course.volume_ml
@@ -133,6 +131,7 @@ class BagWatch:
             lasts_ms = self._lasts_ms(occurrence, left_ml, rate_ml_h)
             early_ms = lasts_ms - self._bag.warn_before_ms
             if short and (early_ms <= 0 or self._is_told_and_stands(reading)):
+                hung.look_again_tau_ms = hung.look_again_ml = 0.0
                 return (
                     f"Bag empty soon: by the pump's count {assess.volume(left_ml)} are left in it,"
                     f" enough for {assess.minutes(lasts_ms)}, and {to_come}."
@@ -142,10 +141,7 @@ class BagWatch:
                 hung.look_again_ml = hung.taken_ml + left_ml * early_ms / lasts_ms
             else:
                 # only a bolus, priming or keep-vein-open can make it short
-                hung.look_again_tau_ms = inf
                 hung.look_again_ml = hung.taken_ml + _LOOK_AGAIN_SHARE * self._bag.volume_ml
-        else:
-            hung.look_again_tau_ms = hung.look_again_ml = inf
         if hung.near_empty and (short or not self._is_nearly_over(left_ml)):
             return f"The pump reports that its bag or syringe is nearly empty, and {to_come}."
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drivers.reading import PumpState
+from gateway.core.delivery import Edges
 from gateway.core.memory import Findings, Memory
 from gateway.core.occurrence import Occurrence, least_volume_ml, volume_is_in
 from gateway.core.prescription import Prescription
@@ -21,6 +22,7 @@ class Case:
     ) -> None:
         self.order = prescription
         self.limits = prescription.limits
+        self.edges = Edges.of(prescription.limits.tolerance)
         self.expected = prescription.pump
         self.schedule = prescription.schedule
         self.course = Course(prescription)

@@ -26,6 +26,7 @@ the upper end of too much.
 from __future__ import annotations
 
 from math import log
+from operator import gt
 
 from msgspec import Struct
 
@@ -33,9 +34,16 @@ from gateway.core.counter import MS_PER_HOUR
 from gateway.core.prescription import PumpExpected
 
 REFERENCES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.55)
+RATE_LIMIT_EDGE = 1 + REFERENCES[2]
+"""The share of what a hard limit of rate allows at which the test of it begins."""
 STROKE_VARIANCE = 0.05**2
 """One stroke varies by 5 % (prescription page, ``stroke_ml``)."""
 HOURS_PER_YEAR = 8766
+PIECE_MS = 300_000
+"""The volume of the last 24 h is kept in pieces as long as this."""
+DAY_MS = 86_400_000
+NOTHING_ML = 1e-9
+"""Less than this is what rounding leaves of 0."""
 TIMING_MS = 300
 """How far the time of a reading may be from the moment of which the pump spoke."""
 
@@ -93,45 +101,68 @@ def decidable_volume_ml(
     return two_counts_ml + grown_ml + 2 * poll_ml
 
 
+class Edges(Struct, frozen=True):
+    """What is tolerated of the prescribed volume, for each of ``REFERENCES``: shares of it."""
+
+    under: tuple[float, ...]
+    over: tuple[float, ...]
+
+    @classmethod
+    def of(cls, tolerance: float) -> Edges:
+        """The edges for this tolerance (a fraction)."""
+        return cls(
+            tuple(1.0 - tolerance - reference for reference in REFERENCES),
+            tuple(1.0 + tolerance + reference for reference in REFERENCES),
+        )
+
+
 class Bank(Struct):
     """The state of the tests of one occurrence. Mutable: changed with every reading."""
 
     under_ml: list[float]
     over_ml: list[float]
     under_since: list[Mark]
+    """For a test that is not at 0: where it last was."""
     over_since: list[Mark]
+    mark: Mark
+    """The end of the last interval."""
 
     @classmethod
     def fresh(cls, mark: Mark) -> Bank:
         """All tests at 0."""
         count = len(REFERENCES)
-        return cls([0.0] * count, [0.0] * count, [mark] * count, [mark] * count)
+        return cls([0.0] * count, [0.0] * count, [mark] * count, [mark] * count, mark)
 
-    def update(
-        self, low_ml: float, high_ml: float, delivered_ml: float, tolerance: float, mark: Mark
-    ) -> None:
+    def update(self, low_ml: float, high_ml: float, delivered_ml: float, edges: Edges, mark: Mark) -> None:
         """Take one interval: prescribed between ``low_ml`` and ``high_ml``, counted ``delivered_ml``.
 
         ``mark`` is the end of the interval.
         """
-        under_ml = self.under_ml
-        over_ml = self.over_ml
-        edge = 1.0 - tolerance
-        for index, reference in enumerate(REFERENCES):
-            value = under_ml[index] + low_ml * (edge - reference) - delivered_ml
-            if value > 0.0:
-                under_ml[index] = value
+        values = self.under_ml
+        for index, share in enumerate(edges.under):
+            before_ml = values[index]
+            value_ml = before_ml + low_ml * share - delivered_ml
+            if value_ml > NOTHING_ML:
+                if not before_ml:
+                    self.under_since[index] = self.mark
+                values[index] = value_ml
             else:
-                under_ml[index] = 0.0
-                self.under_since[index] = mark
-        edge = 1.0 + tolerance
-        for index, reference in enumerate(REFERENCES):
-            value = over_ml[index] + delivered_ml - high_ml * (edge + reference)
-            if value > 0.0:
-                over_ml[index] = value
+                values[index] = 0.0
+        values = self.over_ml
+        for index, share in enumerate(edges.over):
+            before_ml = values[index]
+            value_ml = before_ml + delivered_ml - high_ml * share
+            if value_ml > NOTHING_ML:
+                if not before_ml:
+                    self.over_since[index] = self.mark
+                values[index] = value_ml
             else:
-                over_ml[index] = 0.0
-                self.over_since[index] = mark
+                values[index] = 0.0
+        self.mark = mark
+
+    def is_within(self, thresholds: tuple[float, ...]) -> bool:
+        """Whether no test is beyond its threshold."""
+        return not (any(map(gt, self.under_ml, thresholds)) or any(map(gt, self.over_ml, thresholds)))
 
     def forgive_under(self, volume_ml: float) -> None:
         """Take so much from all deficits: a reset of the counter hides up to one count."""
@@ -187,10 +218,13 @@ class RateLimit(Struct):
 
     surplus_ml: float = 0.0
 
+    def after(self, delivered_ml: float, allowed_ml: float) -> float:
+        """The surplus in mL after one more interval."""
+        return max(0.0, self.surplus_ml + delivered_ml - allowed_ml * RATE_LIMIT_EDGE)
+
     def update(self, delivered_ml: float, allowed_ml: float, most_ml: float) -> None:
         """Take one interval. Beyond ``most_ml``, twice the threshold, the surplus tells nothing more."""
-        edge_ml = allowed_ml * (1 + REFERENCES[2])
-        self.surplus_ml = min(most_ml, max(0.0, self.surplus_ml + delivered_ml - edge_ml))
+        self.surplus_ml = min(most_ml, self.after(delivered_ml, allowed_ml))
 
 
 class DayVolume(Struct):
@@ -203,7 +237,7 @@ class DayVolume(Struct):
     def add(self, t_ms: int, volume_ml: float) -> None:
         """Take what was delivered until now."""
         if volume_ml:
-            begin_ms = t_ms - t_ms % _PIECE_MS
+            begin_ms = t_ms - t_ms % PIECE_MS
             if self.pieces and self.pieces[-1][0] == begin_ms:
                 self.pieces[-1] = (begin_ms, self.pieces[-1][1] + volume_ml)
             else:
@@ -217,14 +251,10 @@ class DayVolume(Struct):
         if not self.pieces:
             return 0.0
         begin_ms, volume_ml = self.pieces[0]
-        outside = min(1.0, max(0.0, (t_ms - _DAY_MS - begin_ms) / _PIECE_MS))
+        outside = min(1.0, max(0.0, (t_ms - DAY_MS - begin_ms) / PIECE_MS))
         return self.total_ml - volume_ml * outside
 
     def _forget(self, t_ms: int) -> None:
         """Time passes also while the pump does not say its volume."""
-        while self.pieces and self.pieces[0][0] + _PIECE_MS <= t_ms - _DAY_MS:
+        while self.pieces and self.pieces[0][0] + PIECE_MS <= t_ms - DAY_MS:
             self.total_ml -= self.pieces.pop(0)[1]
-
-
-_PIECE_MS = 300_000
-_DAY_MS = 86_400_000

@@ -23,6 +23,10 @@ class HungBag(Struct):
     look_again_ml: float = 0.0
     """... and not more than this has been taken, unless the pump says something new."""
 
+    def has_news(self) -> bool:
+        """Whether each reading must be looked at: it has just been hung, or is, or was, nearly empty."""
+        return self.is_new or self.near_empty or self.ran_empty
+
     def hang(self) -> None:
         """A full bag in its place."""
         self.taken_ml = 0.0

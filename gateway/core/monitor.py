@@ -22,10 +22,11 @@ from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
+from gateway.core.quiet import Bounds
 from gateway.core.timeline import GapKind, Instant
 from gateway.core.watch import Watch
 
-_SNAPSHOT_VERSION = 1
+_SNAPSHOT_VERSION = 3
 DEVIATIONS = frozenset(
     {
         Kind.NOT_STARTED,
@@ -108,9 +109,12 @@ class Monitor:
     ) -> None:
         self.pump = pump
         self._prescription = prescription
-        self._memory = memory
+        self.memory = memory
+        """All that is remembered; only this and ``stretch.py`` change it."""
         self._findings = Findings(memory)
         self._watch: Watch | None = None
+        self.bounds: Bounds | None = None
+        """Within these a reading brings no news."""
         if prescription is not None:
             self._watch = Watch(prescription, poll_ms, memory, self._findings)
 
@@ -120,6 +124,12 @@ class Monitor:
         Instants must come in order of ``t_ms``.
         """
         watch = self._watch
+        bounds = self.bounds
+        if bounds is not None:
+            assert watch is not None, "bounds come from a prescription"
+            if reading is not None and watch.quiet.passes(bounds, instant, reading):
+                return ()
+            self.bounds = None
         t_ms = instant.t_ms
         known = reading is not None and reading.state is not PumpState.UNKNOWN
         # what a gap of unknown length turns out to have added is time that nobody could see pass
@@ -133,16 +143,19 @@ class Monitor:
             self._hear_alarms(reading, t_ms)
             if watch is not None:
                 watch.timers.run(t_ms, inclusive=True)
-        return self._findings.take()
+        said = self._findings.take()
+        if not said and known and watch is not None and reading is not None:
+            self.bounds = watch.quiet.bounds(reading)
+        return said
 
     def next_wake_t_ms(self) -> int | None:
         """When a timer is up if nothing is heard before; ``None`` if none runs."""
         wake_t_ms = None if self._watch is None else self._watch.timers.next_t_ms()
-        return None if wake_t_ms is None else max(wake_t_ms, self._memory.t_ms)
+        return None if wake_t_ms is None else max(wake_t_ms, self.memory.t_ms)
 
     def status(self, instant: Instant) -> DeliveryStatus:
         """How delivery stands at this instant, as far as the last reading tells."""
-        memory = self._memory
+        memory = self.memory
         occurrence = memory.occurrence
         watch = self._watch
         if watch is None or memory.next_number is None or self._findings.is_present(Kind.NO_DATA):
@@ -164,7 +177,7 @@ class Monitor:
         )
 
     def _verdict(self, watch: Watch, instant: Instant, decidable_after_s: int | None) -> DeliveryVerdict:
-        memory = self._memory
+        memory = self.memory
         if memory.present and self._deviates():
             return DeliveryVerdict.DEVIATION
         if memory.occurrence is None:
@@ -176,12 +189,12 @@ class Monitor:
 
     def _deviates(self) -> bool:
         kinds = self._findings.present_kinds()
-        stands = self._memory.doing is Doing.INTERRUPTED
+        stands = self.memory.doing is Doing.INTERRUPTED
         return not DEVIATIONS.isdisjoint(kinds) or (stands and Kind.PUMP_ALARM in kinds)
 
     def snapshot(self) -> bytes:
         """All that is remembered, for the way over a restart."""
-        return msgspec.msgpack.encode(_Snapshot(_SNAPSHOT_VERSION, self._memory))
+        return msgspec.msgpack.encode(_Snapshot(_SNAPSHOT_VERSION, self.memory))
 
     @classmethod
     def restore(
@@ -205,7 +218,7 @@ class Monitor:
         return monitor
 
     def _take_time(self, instant: Instant) -> None:
-        memory = self._memory
+        memory = self.memory
         if memory.started_t_ms is None:
             memory.started_t_ms = instant.t_ms
         memory.t_ms = instant.t_ms
@@ -224,7 +237,7 @@ class Monitor:
     # --- what the pump says outright ---------------------------------------------------------------------
 
     def _hear_alarms(self, reading: Reading, t_ms: int) -> None:
-        memory = self._memory
+        memory = self.memory
         findings = self._findings
         codes = reading.alarms
         self._hear_wordless_alarm(reading, t_ms)
@@ -256,7 +269,7 @@ class Monitor:
 
     def _hear_wordless_alarm(self, reading: Reading, t_ms: int) -> None:
         """A pump in alarm that does not say why (or only something that is no alarm)."""
-        memory = self._memory
+        memory = self.memory
         if reading.state is PumpState.ALARM and not any(
             code not in _NOTICES for code in reading.alarms or ()
         ):

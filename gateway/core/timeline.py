@@ -93,6 +93,25 @@ class Timeline:
         """The instant of a moment; ``None`` if it is not later than the latest seen, and is to be dropped."""
         state = self.state
         last = state.moment
+        offset_ms = state.anchor_offset_ms
+        if (
+            last is not None
+            and last.monotonic_ms is not None
+            and moment.monotonic_ms is not None
+            and offset_ms is not None
+            and state.t_ms is not None
+            and state.gap is None
+            and moment.synced
+            and last.boot == moment.boot
+        ):
+            # nearly always: the same start of the machine, a clock that is right, and time has passed
+            passed_ms = moment.monotonic_ms - last.monotonic_ms
+            if passed_ms > 0 and -CLOCK_SET_MS <= moment.utc_ms - last.utc_ms - passed_ms <= CLOCK_SET_MS:
+                t_ms = state.t_ms + passed_ms
+                state.moment = moment
+                state.t_ms = state.synced_t_ms = t_ms
+                state.synced_utc_ms = moment.utc_ms
+                return Instant(t_ms=t_ms, utc_ms=moment.utc_ms, schedule_utc_ms=t_ms + offset_ms)
         if last is None or state.t_ms is None:
             state.t_ms = moment.utc_ms if moment.monotonic_ms is None else moment.monotonic_ms
             return self._seen(moment, GapKind.NONE, stepped_ms=0)

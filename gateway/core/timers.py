@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 
 from alerts.condition import Kind
 from gateway.core import assess
@@ -43,9 +44,20 @@ class Timers:
         timer = self._next_timer()
         return None if timer is None else timer[0]
 
+    def next_but_silence_t_ms(self) -> float:
+        """When the next time is up, whether anything is heard or not; infinite if none is."""
+        return inf if (timer := self._timer_but_silence()) is None else timer[0]
+
     def _next_timer(self) -> Timer | None:
         if self._case.findings.is_present(Kind.NO_DATA):
             return None
+        quiet_timer = self._timer_but_silence()
+        silence = self._no_data_timer()
+        if silence is None or (quiet_timer is not None and quiet_timer[0] <= silence[0]):
+            return quiet_timer
+        return silence
+
+    def _timer_but_silence(self) -> Timer | None:
         memory = self._case.memory
         occurrence = memory.occurrence
         # all that these timers hang on: while it stays the same, so do they
@@ -63,10 +75,7 @@ class Timers:
         if circumstances != self._circumstances:
             self._circumstances = circumstances
             self._quiet_timer = min(self._timers(), key=_when, default=None)
-        silence = self._no_data_timer()
-        if silence is None or (self._quiet_timer is not None and self._quiet_timer[0] <= silence[0]):
-            return self._quiet_timer
-        return silence
+        return self._quiet_timer
 
     def _timers(self) -> Iterator[Timer]:
         memory = self._case.memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 
 from alerts.condition import Kind
 from drivers.reading import PumpState, Reading
@@ -11,7 +11,6 @@ from gateway.core.assess import RateVerdict
 from gateway.core.case import CONFIRMING_READINGS, DELIVERING_STATES, Case
 from gateway.core.counter import MS_PER_HOUR, CounterFall, delivered_across_fall
 from gateway.core.delivery import (
-    REFERENCES,
     STROKE_VARIANCE,
     DayVolume,
     Deviation,
@@ -48,7 +47,12 @@ class Volumes:
         self._thresholds: tuple[float, ...] = ()
         self._thresholds_for_ml_h = -1.0
         self._highest_ml_h = self._highest_allowed_ml_h()
-        self._rate_limit_threshold_ml = self._surplus_allowed_ml()
+        self.allowed_ml_h = (case.limits.max_rate_ml_h or 0.0) * (1 + case.expected.accuracy)
+        """The hard limit of rate, with the pump's accuracy; meaningless where there is none."""
+        self.surplus_allowed_ml = self._surplus_allowed_ml()
+        """How far the test of the hard limit of rate may go."""
+        self.most_ml = self._most_ml()
+        """What may be counted in a whole occurrence before it is more than tolerated."""
         if case.memory.day is None and case.limits.max_volume_ml is not None:
             case.memory.day = DayVolume([])
         if case.memory.rate_limit is None and case.limits.max_rate_ml_h is not None:
@@ -77,9 +81,8 @@ class Volumes:
         if memory.day is not None:
             memory.day.add(t_ms, delivered_ml)
         if memory.rate_limit is not None and self._case.limits.max_rate_ml_h is not None:
-            allowed_ml_h = self._case.limits.max_rate_ml_h * (1 + self._case.expected.accuracy)
-            allowed_ml = allowed_ml_h * carry.elapsed_ms / MS_PER_HOUR
-            memory.rate_limit.update(delivered_ml, allowed_ml, 2 * self._rate_limit_threshold_ml)
+            allowed_ml = self.allowed_ml_h * carry.elapsed_ms / MS_PER_HOUR
+            memory.rate_limit.update(delivered_ml, allowed_ml, 2 * self.surplus_allowed_ml)
         return delivered_ml
 
     def _across_fall(self, previous_ml: float, value_ml: float, reading: Reading, t_ms: int) -> float:
@@ -280,7 +283,7 @@ class Volumes:
         if occurrence.tau_ms > over_ms and high_ml < own_ml:
             high_ml = own_ml  # after the phases' time only the whole volume is judged
         mark = Mark(t_ms, occurrence.tau_ms, occurrence.expected_ml, occurrence.delivered_ml)
-        occurrence.bank.update(low_ml, high_ml, own_ml, self._case.limits.tolerance, mark)
+        occurrence.bank.update(low_ml, high_ml, own_ml, self._case.edges, mark)
 
     def _highest_allowed_ml_h(self) -> float:
         if self._case.limits.max_rate_ml_h is not None:
@@ -296,7 +299,7 @@ class Volumes:
 
     def judge(self, occurrence: Occurrence, t_ms: int) -> None:
         """Under- and over-infusion by the tests, a standstill, and the volume as a whole."""
-        thresholds = self._thresholds_now(occurrence)
+        thresholds = self.thresholds_now(occurrence)
         bank = occurrence.bank
         passed_ms = t_ms - (self._case.memory.seen_t_ms or t_ms)
         if occurrence.tau_ms >= self._case.course.length_ms:
@@ -318,7 +321,7 @@ class Volumes:
         elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms):
             occurrence.under = None
             self._case.findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
-        whole_exceeded_by_ml = occurrence.delivered_ml - self._most_ml
+        whole_exceeded_by_ml = occurrence.delivered_ml - self.most_ml
         if occurrence.over is None:
             surplus = bank.too_much(thresholds)
             if surplus is not None:
@@ -342,15 +345,13 @@ class Volumes:
             if whole_exceeded_by_ml <= 0:
                 self._case.findings.absent(Kind.OVER_INFUSION, t_ms, "Pump counted what was ordered again.")
 
-    @property
     def _most_ml(self) -> float:
-        """What may be counted in a whole occurrence before it is more than tolerated."""
         pump = self._case.expected
         volume_ml = self._case.course.volume_ml
         walk_ml = 4 * sqrt(STROKE_VARIANCE * pump.stroke_ml * volume_ml)
         return volume_ml * (1 + self._case.limits.tolerance) + pump.counter_ml + pump.ripple_ml + walk_ml
 
-    def _thresholds_now(self, occurrence: Occurrence) -> tuple[float, ...]:
+    def thresholds_now(self, occurrence: Occurrence) -> tuple[float, ...]:
         """The tests' thresholds at the rate of now: the ordered one, or the set one if judged by that."""
         rate_ml_h = self._rates.ordered_ml_h(occurrence)
         set_ml_h = self._case.memory.rate_ml_h
@@ -365,13 +366,27 @@ class Volumes:
 
     def _stands_still(self, occurrence: Occurrence, thresholds: tuple[float, ...]) -> bool:
         """Whether what is missing since the counter last moved is by itself enough to say so."""
+        return occurrence.uncounted_ml > self.standstill_ml(thresholds)
+
+    def standstill_ml(self, thresholds: tuple[float, ...]) -> float:
+        """How much may be prescribed without a count before the counter is said to stand still."""
         pump = self._case.expected
-        standing_ml = occurrence.uncounted_ml
-        edge = 1 - self._case.limits.tolerance
-        return standing_ml >= STANDSTILL_COUNTS * pump.counter_ml + pump.ripple_ml and any(
-            standing_ml * (edge - reference) > threshold
-            for reference, threshold in zip(REFERENCES, thresholds, strict=True)
+        by_tests_ml = min(
+            threshold / share
+            for threshold, share in zip(thresholds, self._case.edges.under, strict=True)
+            if share > 0
         )
+        return max(STANDSTILL_COUNTS * pump.counter_ml + pump.ripple_ml, by_tests_ml)
+
+    def most_without_bolus_ml(self, ordered_ml_h: float) -> float | None:
+        """Above what was ordered, the most that is counted between two polls without a bolus.
+
+        Infinite where no boluses are ordered, ``None`` where they cannot be told from counts.
+        """
+        demand = self._case.order.demand
+        if demand is None:
+            return inf
+        return None
 
     def _too_little(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
         """Much less has been counted than was prescribed: does the counter move slowly, or not at all?
@@ -452,7 +467,7 @@ class Volumes:
                     f"set to {assess.rate(reading.rate_ml_h or memory.rate_ml_h or 0.0)},"
                     f" and never more than {assess.rate(limits.max_rate_ml_h)} are allowed"
                 )
-            elif memory.rate_limit.surplus_ml > self._rate_limit_threshold_ml:
+            elif memory.rate_limit.surplus_ml > self.surplus_allowed_ml:
                 passed.append(
                     f"pump counted more than {assess.rate(limits.max_rate_ml_h)}, the most that is allowed"
                 )
@@ -472,12 +487,11 @@ class Volumes:
         ):
             return  # it delivers and does not say how much: that the limit is kept again is not known
         elif memory.above_limit_readings == 0 and (
-            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self._rate_limit_threshold_ml / 2
+            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self.surplus_allowed_ml / 2
         ):
             self._case.findings.absent(Kind.LIMIT_EXCEEDED, t_ms, "The limit is kept again.")
 
     def _surplus_allowed_ml(self) -> float:
-        """How far the test of the hard limit of rate may go."""
         limit_ml_h = self._case.limits.max_rate_ml_h or 0.0
         demand = self._case.order.demand
         # a bolus of which only the counts are seen comes all at once
@@ -494,7 +508,7 @@ class Volumes:
             return None
         course = self._case.course
         needed_ml = decidable_volume_ml(
-            self._thresholds_now(occurrence),
+            self.thresholds_now(occurrence),
             DECIDABLE_SHIFT,
             self._case.expected,
             tolerance=self._case.limits.tolerance,

@@ -16,6 +16,7 @@ from gateway.core.disturbances import Disturbances
 from gateway.core.doses import Doses
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
+from gateway.core.quiet import Quiet
 from gateway.core.rates import Rates
 from gateway.core.timers import Timers
 from gateway.core.volumes import Volumes
@@ -34,6 +35,7 @@ class Watch:
         self.bag = BagWatch(self.case, self._rates)
         self._disturbances = Disturbances(self.case)
         self.timers = Timers(self.case, self._doses, self._disturbances)
+        self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers)
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
         """Take one reading; ``length_known`` is False if nobody knows how long it is since the last one."""

@@ -59,6 +59,7 @@ EDGES = (
     "gateway/demo*.py",
     "gateway/families.py",
     "gateway/intended_use.py",
+    "gateway/progress.py",
     "gateway/replay.py",
     "gateway/run.py",
     "gateway/store.py",

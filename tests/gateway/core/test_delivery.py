@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.reading import PumpState
-from gateway.core.delivery import REFERENCES, Bank, DayVolume, Mark, thresholds_ml
+from gateway.core.delivery import REFERENCES, Bank, DayVolume, Edges, Mark, thresholds_ml
 from gateway.core.prescription import PumpExpected
 from tests.gateway.core.pump_days import HOUR_MS, NoisyPump, Segment, continuous, watch
 
@@ -65,7 +65,7 @@ class TestBank:
     def test_delivery_exactly_as_prescribed_leaves_all_at_zero(self, volumes_ml: list[float]) -> None:
         bank = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
         for number, volume_ml in enumerate(volumes_ml):
-            bank.update(volume_ml, volume_ml, volume_ml, 0.1, Mark(number, 0.0, 0.0, 0.0))
+            bank.update(volume_ml, volume_ml, volume_ml, Edges.of(0.1), Mark(number, 0.0, 0.0, 0.0))
         assert max(bank.under_ml + bank.over_ml) == 0.0
 
     @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=100))
@@ -76,8 +76,8 @@ class TestBank:
         more = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
         for number, (prescribed_ml, delivered_ml) in enumerate(intervals):
             mark = Mark(number, 0.0, 0.0, 0.0)
-            plain.update(prescribed_ml, prescribed_ml, delivered_ml, 0.1, mark)
-            more.update(prescribed_ml, prescribed_ml, delivered_ml + 0.1, 0.1, mark)
+            plain.update(prescribed_ml, prescribed_ml, delivered_ml, Edges.of(0.1), mark)
+            more.update(prescribed_ml, prescribed_ml, delivered_ml + 0.1, Edges.of(0.1), mark)
         assert all(one >= other for one, other in zip(more.over_ml, plain.over_ml, strict=True))
         assert all(one <= other for one, other in zip(more.under_ml, plain.under_ml, strict=True))
 
@@ -85,7 +85,7 @@ class TestBank:
         bank = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
         for second in range(1, 101):
             delivered_ml = 0.1 if second <= 50 else 0.0
-            bank.update(0.1, 0.1, delivered_ml, 0.1, Mark(second, 0.0, 0.0, 0.0))
+            bank.update(0.1, 0.1, delivered_ml, Edges.of(0.1), Mark(second, 0.0, 0.0, 0.0))
         deficit = bank.too_little((1.0,) * len(REFERENCES))
         assert deficit is not None
         assert deficit.since.t_ms == 50
