@@ -204,7 +204,7 @@ class TestReplay:
         counter_ml=st.sampled_from([0.01, 0.1]),
         factor=st.sampled_from([0.0, 0.5, 0.85, 1.0, 1.2, 2.0]),
         pauses=st.lists(st.integers(10, 170), max_size=3),
-        limits=st.sampled_from(["", "max_rate_ml_h = 130.0", "max_volume_ml = 380.0", "kvo_ml_h = 0.6"]),
+        limits=st.sampled_from(["", "max_rate_ml_h = 130.0", "max_volume_ml = 380.0", "kvo_ml_h = 0.4"]),
         missing=st.sampled_from([0.0, 0.01]),
         seed=st.integers(0, 2**32),
     )
