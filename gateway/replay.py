@@ -69,6 +69,9 @@ class StateLine(Struct, frozen=True, kw_only=True):
     rate_ml_h: float | None
     pump_error_percent: float | None
     pump_error_half_width_percent: float | None
+    ends_at: str | None
+    bag_empty_at: str | None
+    occlusion_blind_s: int | None
 
 
 class Revision(Struct, frozen=True, kw_only=True):
@@ -233,7 +236,7 @@ def event(transition: Transition) -> Event:
         delivered_ml=_millilitres(finding.delivered_ml),
         message=finding.message,
         code=finding.code,
-        since=None if finding.since_utc_ms is None else iso_utc(finding.since_utc_ms),
+        since=_time(finding.since_utc_ms),
     )
 
 
@@ -250,6 +253,9 @@ def state_line(instant: Instant, status: DeliveryStatus) -> StateLine:
         rate_ml_h=status.rate_ml_h,
         pump_error_percent=_hundredths(status.pump_error_percent),
         pump_error_half_width_percent=_hundredths(status.pump_error_half_width_percent),
+        ends_at=_time(status.ends_at_utc_ms),
+        bag_empty_at=_time(status.bag_empty_at_utc_ms),
+        occlusion_blind_s=status.occlusion_blind_s,
     )
 
 
@@ -257,6 +263,10 @@ def iso_utc(utc_ms: int) -> str:
     """ISO 8601, UTC, milliseconds."""
     time = _EPOCH + timedelta(milliseconds=utc_ms)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _time(utc_ms: int | None) -> str | None:
+    return None if utc_ms is None else iso_utc(utc_ms)
 
 
 def _millilitres(volume_ml: float | None) -> float | None:

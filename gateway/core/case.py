@@ -6,9 +6,9 @@ from drivers.reading import PumpState
 from gateway.core import assess
 from gateway.core.delivery import Edges
 from gateway.core.memory import Findings, Memory
-from gateway.core.occurrence import Occurrence, volume_is_in
+from gateway.core.occurrence import Occurrence, least_volume_ml, volume_is_in
 from gateway.core.prescription import Prescription
-from gateway.core.schedule import Course
+from gateway.core.schedule import MS_PER_HOUR, Course
 
 CONFIRMING_READINGS = 2
 """Kinds read from a state or a setting wait for at most two readings (prescription page, section 3)."""
@@ -27,6 +27,8 @@ class Case:
         self.expected = prescription.pump
         self.schedule = prescription.schedule
         self.course = Course(prescription)
+        self.enough_ml = least_volume_ml(prescription, self.course)
+        """The least volume in mL with which an occurrence counts as given (section 1.1, rule 4)."""
         self.memory = memory
         self.findings = findings
         ordered_poll_ms = prescription.pump.poll_ms
@@ -153,3 +155,16 @@ class Case:
         """How much of the phases' time is left of the present occurrence."""
         occurrence = self.memory.occurrence
         return 0 if occurrence is None else max(0, round(self.course.length_ms - occurrence.tau_ms))
+
+    def ends_in_ms(self) -> int:
+        """In how long the pump will have given the present occurrence if it goes on now.
+
+        That is what is left of the phases' time. Where the rate was titrated away from the phases' own, the
+        set rate is what is expected (section 1): then what is left of the volume, at that rate.
+        """
+        occurrence = self.memory.occurrence
+        set_ml_h = self.memory.titrated_ml_h
+        if occurrence is None or not set_ml_h or occurrence.tau_ms >= self.course.length_ms:
+            return self.left_ms()
+        left_ml = max(0.0, self.course.volume_ml - occurrence.expected_ml)
+        return round(left_ml / set_ml_h * MS_PER_HOUR)

@@ -77,11 +77,28 @@ def thresholds_ml(rate_ml_h: float, pump: PumpExpected, poll_ms: int) -> tuple[f
     )
 
 
-def decidable_volume_ml(thresholds: tuple[float, ...], shift: float, pump: PumpExpected) -> float:
-    """Prescribed volume in mL after which a shift this far beyond the tolerance would have been found."""
-    return pump.counter_ml / shift + min(
-        threshold / (shift - k) for threshold, k in zip(thresholds, REFERENCES, strict=True) if k < shift
+def decidable_volume_ml(
+    thresholds: tuple[float, ...],
+    shift: float,
+    pump: PumpExpected,
+    *,
+    tolerance: float,
+    poll_ml: float,
+) -> float:
+    """Prescribed volume in mL after which a shift this far beyond the tolerance would have been found.
+
+    At the worst phase of counter and ripple, against the pump; ``poll_ml`` flows within a poll. A deficit
+    begins to grow with the first count at the latest, and is seen at its greatest before another: that count
+    speaks against the pump, as far as polls come more often than counts. Two polls pass unjudged.
+    """
+    two_counts_ml = 2 * pump.counter_ml / (1 - tolerance - shift)
+    seen_ml = max(0.0, pump.counter_ml - poll_ml)
+    grown_ml = min(
+        (threshold - seen_ml + pump.ripple_ml) / (shift - k)
+        for threshold, k in zip(thresholds, REFERENCES, strict=True)
+        if k < shift
     )
+    return two_counts_ml + grown_ml + 2 * poll_ml
 
 
 class Edges(Struct, frozen=True):

@@ -23,6 +23,8 @@ OF_THE_OCCURRENCE = (
     Kind.NOT_ENDED,
     Kind.PAUSED_TOO_LONG,
     Kind.DOSE_TOO_SOON,
+    Kind.LATE_END,
+    Kind.BAG_EMPTY_SOON,
 )
 """What is over when the occurrence is."""
 

@@ -15,6 +15,8 @@ from alerts.catalogue import row
 from alerts.condition import Finding, Kind, Priority, Verdict
 from drivers.reading import PumpState
 from gateway.core.delivery import DayVolume, RateLimit
+from gateway.core.hung_bag import HungBag
+from gateway.core.interruptions import Interruptions
 from gateway.core.learned import Learned
 from gateway.core.occurrence import Occurrence
 from gateway.core.versions import Orders
@@ -91,6 +93,7 @@ class Memory(Struct, kw_only=True):
     carry: Carry = msgspec.field(default_factory=Carry)
     was_bolus: bool = False
     """The last interval held a bolus."""
+    bag: HungBag = msgspec.field(default_factory=HungBag)
     day: DayVolume | None = None
     rate_limit: RateLimit | None = None
     above_limit_readings: int = 0
@@ -106,9 +109,11 @@ class Memory(Struct, kw_only=True):
     last_begin_t_ms: int | None = None
     last_end_t_ms: int | None = None
     last_volume_in: bool = False
+    interruptions: Interruptions = msgspec.field(default_factory=Interruptions)
     kvo_since_t_ms: int | None = None
     kvo_too_fast_readings: int = 0
     titrated_ml_h: float | None = None
+    """The set rate, where the bedside has changed it; ``None`` while it is that of the phases."""
     titrated_t_ms: int | None = None
     present: dict[str, int] = {}
     """What is held to be present, by ``kind`` and code, with the rank of its priority."""
@@ -132,6 +137,10 @@ class Findings:
     def is_present(self, kind: Kind, code: str | None = None) -> bool:
         """Whether this condition is held to be present."""
         return _key(kind, code) in self._memory.present
+
+    def present_kinds(self) -> set[str]:
+        """The kinds that are held to be present, whatever their codes."""
+        return {key.partition("|")[0] for key in self._memory.present}
 
     def present_codes(self, kind: Kind) -> list[str]:
         """The codes with which a kind is present."""

@@ -28,20 +28,36 @@ from gateway.core.timeline import GapKind, Instant
 from gateway.core.versions import Orders, WaitingOrder
 from gateway.core.watch import Watch
 
-_SNAPSHOT_VERSION = 2
-_DELIVERY_KINDS = (
-    Kind.NOT_STARTED,
-    Kind.DOSE_TOO_SOON,
-    Kind.WRONG_RATE,
-    Kind.UNDER_INFUSION,
-    Kind.OVER_INFUSION,
-    Kind.NO_DELIVERY,
-    Kind.UNSCHEDULED_DELIVERY,
-    Kind.NOT_ENDED,
-    Kind.PAUSED_TOO_LONG,
-    Kind.KVO_TOO_LONG,
-    Kind.LIMIT_EXCEEDED,
+_SNAPSHOT_VERSION = 3
+DEVIATIONS = frozenset(
+    {
+        Kind.NOT_STARTED,
+        Kind.DOSE_TOO_SOON,
+        Kind.WRONG_RATE,
+        Kind.UNDER_INFUSION,
+        Kind.OVER_INFUSION,
+        Kind.NO_DELIVERY,
+        Kind.FREE_FLOW,
+        Kind.UNSCHEDULED_DELIVERY,
+        Kind.NOT_ENDED,
+        Kind.LATE_END,
+        Kind.PAUSED_TOO_LONG,
+        Kind.REPEATED_INTERRUPTION,
+        Kind.KVO_TOO_LONG,
+        Kind.LIMIT_EXCEEDED,
+        Kind.PROGRAM_CHANGED,
+        Kind.OCCLUSION,
+        Kind.OCCLUSION_SUSPECTED,
+        Kind.BAG_EMPTY,
+        Kind.MEASUREMENT_MISMATCH,
+    }
 )
+"""With one of these present delivery is not, or will not be, as ordered: the verdict is ``deviation``.
+
+Not among them: ``bag_empty_soon`` (so far all is as ordered, and a new bag keeps it so), ``demand_pattern``
+(the pump gives what is ordered; it is the patient who is asked after), ``no_data`` (``unknown``). A
+``pump_alarm`` is one while the pump stands in it: a low battery is not.
+"""
 _NOTICES = (PumpAlarm.DEMAND, PumpAlarm.DEMAND_DENIED, PumpAlarm.NEAR_EMPTY)
 
 
@@ -67,10 +83,12 @@ class DeliveryStatus(Struct, frozen=True, kw_only=True):
     occurrence: tuple[int, int] | None = None
     """Number, and due time on the wall clock (``utc_ms``)."""
     ends_at_utc_ms: int | None = None
+    """When the occurrence will be over if delivery goes on now; also while it is interrupted."""
     decidable_after_s: int | None = None
     """From when on silence would mean "on plan"; 0 now, ``None`` never or nothing to decide."""
     rate_ml_h: float | None = None
     bag_empty_at_utc_ms: int | None = None
+    """At the present set rate; ``None`` while nothing runs, and without ``[bag]``."""
     occlusion_blind_s: int | None = None
     pump_error_percent: float | None = None
     """By how much the pump counts more than it is set to, as learnt from earlier doses."""
@@ -196,17 +214,12 @@ class Monitor:
         """How delivery stands at this instant, as far as the last reading tells."""
         memory = self.memory
         occurrence = memory.occurrence
-        if self._watch is None or memory.next_number is None or self._findings.is_present(Kind.NO_DATA):
+        watch = self._watch
+        if watch is None or memory.next_number is None or self._findings.is_present(Kind.NO_DATA):
             return DeliveryStatus(verdict=DeliveryVerdict.UNKNOWN, rate_ml_h=memory.rate_ml_h)
-        decidable_after_s = self._watch.volumes.decidable_after_s()
-        if any(self._findings.is_present(kind) for kind in _DELIVERY_KINDS):
-            verdict = DeliveryVerdict.DEVIATION
-        elif occurrence is None:
-            due = self._watch.case.is_due(instant.t_ms)
-            verdict = DeliveryVerdict.TOO_EARLY if due else DeliveryVerdict.NOT_EXPECTED
-        else:
-            verdict = DeliveryVerdict.ON_PLAN if decidable_after_s == 0 else DeliveryVerdict.TOO_EARLY
-        usual = self._watch.learning.error
+        decidable_after_s = watch.volumes.decidable_after_s()
+        verdict = self._verdict(watch, instant, decidable_after_s)
+        usual = watch.learning.error
         error_percent = None if usual is None else usual.error * 100
         half_width_percent = None if usual is None else usual.half_width * 100
         if occurrence is None:
@@ -216,18 +229,35 @@ class Monitor:
                 pump_error_percent=error_percent,
                 pump_error_half_width_percent=half_width_percent,
             )
-        left_ms = self._watch.case.left_ms()
+        empty_in_ms = watch.bag.empty_in_ms()
         return DeliveryStatus(
             verdict=verdict,
             expected_ml=occurrence.expected_ml,
             delivered_ml=occurrence.counted_ml,
             occurrence=(occurrence.number, occurrence.due_utc_ms),
-            ends_at_utc_ms=instant.utc_ms + left_ms if memory.doing is Doing.DELIVERING else None,
+            ends_at_utc_ms=instant.utc_ms + watch.case.ends_in_ms(),
             decidable_after_s=decidable_after_s,
             rate_ml_h=memory.rate_ml_h,
+            bag_empty_at_utc_ms=None if empty_in_ms is None else instant.utc_ms + empty_in_ms,
             pump_error_percent=error_percent,
             pump_error_half_width_percent=half_width_percent,
         )
+
+    def _verdict(self, watch: Watch, instant: Instant, decidable_after_s: int | None) -> DeliveryVerdict:
+        memory = self.memory
+        if memory.present and self._deviates():
+            return DeliveryVerdict.DEVIATION
+        if memory.occurrence is None:
+            due = watch.case.is_due(instant.t_ms)
+            return DeliveryVerdict.TOO_EARLY if due else DeliveryVerdict.NOT_EXPECTED
+        if watch.volumes.counts_unseen():
+            return DeliveryVerdict.UNKNOWN
+        return DeliveryVerdict.ON_PLAN if decidable_after_s == 0 else DeliveryVerdict.TOO_EARLY
+
+    def _deviates(self) -> bool:
+        kinds = self._findings.present_kinds()
+        stands = self.memory.doing is Doing.INTERRUPTED
+        return not DEVIATIONS.isdisjoint(kinds) or (stands and Kind.PUMP_ALARM in kinds)
 
     def snapshot(self) -> bytes:
         """All that is remembered, for the way over a restart."""

@@ -60,14 +60,28 @@ def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Cou
     At (1 - tolerance) x volume - one count; with urgency ``vital`` moreover only when what is left of the
     volume, or of the phases' time, is less than ``max_pause`` of it.
     """
-    limits = prescription.limits
-    enough_ml = (1 - limits.tolerance) * course.volume_ml - prescription.pump.counter_ml
     given_ml = occurrence.delivered_ml if occurrence.counter_seen else occurrence.expected_ml
-    if given_ml < enough_ml - 1e-9:
+    if given_ml < _tolerated_ml(prescription, course) - 1e-9:
         return False
     if prescription.urgency is not Urgency.VITAL:
         return True
-    if course.length_ms - occurrence.tau_ms < limits.max_pause_ms:
+    if course.length_ms - occurrence.tau_ms < prescription.limits.max_pause_ms:
         return True
-    last_ml = course.volume_ml - course.expected_ml(course.length_ms - limits.max_pause_ms)
-    return course.volume_ml - given_ml < last_ml
+    return course.volume_ml - given_ml < _last_ml(prescription, course)
+
+
+def least_volume_ml(prescription: Prescription, course: Course) -> float:
+    """The least volume in mL with which an occurrence counts as given (section 1.1, rule 4)."""
+    least_ml = _tolerated_ml(prescription, course)
+    if prescription.urgency is not Urgency.VITAL:
+        return least_ml
+    return max(least_ml, course.volume_ml - _last_ml(prescription, course) - prescription.pump.counter_ml)
+
+
+def _tolerated_ml(prescription: Prescription, course: Course) -> float:
+    return (1 - prescription.limits.tolerance) * course.volume_ml - prescription.pump.counter_ml
+
+
+def _last_ml(prescription: Prescription, course: Course) -> float:
+    """What the phases give in their last ``max_pause``."""
+    return course.volume_ml - course.expected_ml(course.length_ms - prescription.limits.max_pause_ms)

@@ -44,7 +44,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     tau_until_ms: float
     """There the part of the schedule with that rate ends."""
     delivered_until_ml: float
-    """Beyond this volume of the occurrence it is too much."""
+    """Beyond this volume of the occurrence it is too much, or the bag must be looked at."""
     uncounted_until_ml: float
     """With so much prescribed and no count the counter stands still."""
     thresholds: tuple[float, ...]
@@ -83,6 +83,7 @@ class Quiet:
             or memory.run is not None
             or memory.counter_ml is None
             or memory.carry.elapsed_ms
+            or memory.bag.has_news()
             or reading.alarms
             or reading.state is PumpState.ALARM
             or reading.independent_ml is not None
@@ -127,13 +128,16 @@ class Quiet:
         if most_at_once_ml is None:
             return None
         thresholds = self._volumes.thresholds_now(occurrence)
+        bag = memory.bag
         return self._bounds(
             reading,
             most_at_once_ml=most_at_once_ml,
             longest_ms=self._learning.longest_ms,
             ordered_ml_h=ordered_ml_h,
-            tau_until_ms=flat_to_ms,
-            delivered_until_ml=self._volumes.most_ml,
+            tau_until_ms=min(flat_to_ms, bag.look_again_tau_ms),
+            delivered_until_ml=min(
+                self._volumes.most_ml, occurrence.delivered_ml + bag.look_again_ml - bag.taken_ml
+            ),
             uncounted_until_ml=self._volumes.standstill_ml(thresholds),
             thresholds=thresholds,
         )
@@ -213,6 +217,7 @@ class Quiet:
             rate_limit.surplus_ml = surplus_ml
         if day is not None:
             day.add(t_ms, delivered_ml)
+        memory.bag.taken_ml += delivered_ml
         memory.counter_ml = volume_ml
         memory.t_ms = memory.seen_t_ms = t_ms
         memory.utc_offset_ms = instant.utc_ms - t_ms

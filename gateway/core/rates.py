@@ -17,6 +17,8 @@ from gateway.core.memory import Doing
 from gateway.core.occurrence import Occurrence
 
 _NOWHERE = (0.0, -1.0, 0.0)
+_ROUNDING = 0.005
+"""So far a display may round the phases' rate: 33.3 for 33.33 mL/h is no titration."""
 
 
 class Rates:
@@ -159,18 +161,32 @@ class Rates:
         return f"{words}."
 
     def _note_titration(self, occurrence: Occurrence | None, rate_ml_h: float, t_ms: int) -> None:
+        """A change away from the rate of the phases, or back to it; a step or a ramp of theirs is none."""
         memory = self._case.memory
         if self._case.order.titration is None or occurrence is None:
             return
-        before_ml_h = memory.titrated_ml_h
-        if before_ml_h is None:
-            before_ml_h = self.ordered_ml_h(occurrence)
-        if abs(rate_ml_h - before_ml_h) > assess.DISPLAY_MARGIN_ML_H:
-            memory.titrated_t_ms = t_ms
-            self._case.findings.present(
-                Kind.TITRATED,
-                t_ms,
-                f"Rate changed from {assess.rate(before_ml_h)} to {assess.rate(rate_ml_h)},"
-                " within the ordered range.",
-            )
-        memory.titrated_ml_h = rate_ml_h
+        was_ml_h = memory.titrated_ml_h
+        if was_ml_h is not None and abs(rate_ml_h - was_ml_h) <= assess.DISPLAY_MARGIN_ML_H:
+            return
+        of_the_phases = self._is_of_the_phases(occurrence, rate_ml_h)
+        if was_ml_h is None and of_the_phases:
+            return
+        before_ml_h = self.ordered_ml_h(occurrence) if was_ml_h is None else was_ml_h
+        memory.titrated_ml_h = None if of_the_phases else rate_ml_h
+        memory.titrated_t_ms = t_ms
+        self._case.findings.present(
+            Kind.TITRATED,
+            t_ms,
+            f"Rate changed from {assess.rate(before_ml_h)} to {assess.rate(rate_ml_h)},"
+            " within the ordered range.",
+        )
+
+    def _is_of_the_phases(self, occurrence: Occurrence, rate_ml_h: float) -> bool:
+        """Whether this is the phases' own rate, as a display rounds it, and a pump makes steps of a ramp."""
+        flat_from_ms, flat_to_ms, flat_ml_h = self.flat
+        if flat_from_ms <= occurrence.tau_ms <= flat_to_ms:
+            return abs(rate_ml_h - flat_ml_h) <= max(flat_ml_h * _ROUNDING, assess.DISPLAY_MARGIN_ML_H)
+        allowed = self._allowed_rates(occurrence)
+        ordered_ml_h = self.ordered_ml_h(occurrence)
+        verdict = assess.judge_rate(rate_ml_h, allowed, ordered_ml_h, self._case.limits.tolerance)
+        return verdict is RateVerdict.RIGHT

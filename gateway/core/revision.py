@@ -65,6 +65,7 @@ def take_force(old: Case, new: Watch, t_ms: int) -> None:
     message = _words(old, new.case)
     memory.carry.revised = True
     memory.titrated_ml_h = memory.titrated_t_ms = None
+    memory.bag.look_again_tau_ms = memory.bag.look_again_ml = 0.0
     _limits_anew(old, new.case, t_ms)
     if old.expected.model != new.case.expected.model:
         new.learning.forget()

@@ -197,6 +197,7 @@ class _Stretch:
             self._add_to_day(count)
         if memory.rate_limit is not None:
             memory.rate_limit.surplus_ml = float(self._surplus_ml[last])
+        memory.bag.taken_ml += float(self._given_ml[last])
         memory.counter_ml = float(self._volume_ml[last])
         memory.t_ms = memory.seen_t_ms = t_ms
         memory.utc_offset_ms = int(self._utc_ms[last]) - t_ms

@@ -8,6 +8,7 @@ from math import inf
 from alerts.condition import Kind
 from gateway.core import assess
 from gateway.core.case import Case
+from gateway.core.disturbances import Disturbances
 from gateway.core.doses import Doses
 from gateway.core.memory import Doing
 from gateway.core.occurrence import Occurrence
@@ -20,9 +21,10 @@ Timer = tuple[int, Callable[[int], None]]
 class Timers:
     """What is up, and when."""
 
-    def __init__(self, case: Case, doses: Doses) -> None:
+    def __init__(self, case: Case, doses: Doses, disturbances: Disturbances) -> None:
         self._case = case
         self._doses = doses
+        self._disturbances = disturbances
         self._circumstances: tuple[object, ...] = ()
         self._quiet_timer: Timer | None = None
 
@@ -65,6 +67,7 @@ class Timers:
             memory.schedule_offset_ms,
             None if occurrence is None else occurrence.interrupted_t_ms,
             memory.kvo_since_t_ms,
+            memory.interruptions.over_t_ms,
             memory.rate_ml_h,
             memory.last_end_t_ms,
             memory.orders.waiting,
@@ -81,6 +84,12 @@ class Timers:
             yield from self._start_timers()
         else:
             yield from self._interruption_timers(memory.occurrence)
+            late_t_ms = self._disturbances.late_at_t_ms(memory.occurrence)
+            if late_t_ms is not None:
+                yield late_t_ms, self._disturbances.late
+        quiet_t_ms = self._disturbances.quiet_at_t_ms()
+        if quiet_t_ms is not None:
+            yield quiet_t_ms, self._disturbances.quiet
         kvo_t_ms = self._kvo_too_long_t_ms()
         if kvo_t_ms is not None and not self._case.findings.is_present(Kind.KVO_TOO_LONG):
             yield kvo_t_ms, self._kvo_too_long
@@ -99,6 +108,7 @@ class Timers:
             Kind.NOT_STARTED: self._not_started_t_ms() if occurrence is None else None,
             Kind.PAUSED_TOO_LONG: None if occurrence is None else self._paused_too_long_t_ms(occurrence),
             Kind.KVO_TOO_LONG: t_ms if too_fast else self._kvo_too_long_t_ms(),
+            Kind.LATE_END: None if occurrence is None else self._disturbances.certain_at_t_ms(occurrence),
             Kind.NO_DATA: None if heard_t_ms is None else heard_t_ms + self._case.limits.no_data_after_ms,
         }
         for kind, up_t_ms in times.items():
@@ -223,6 +233,7 @@ class Timers:
             f" of {assess.volume(self._case.course.volume_ml)}.",
             since_t_ms=began_t_ms,
         )
+        self._disturbances.stop_not_allowed(began_t_ms, t_ms)
 
     def _kvo_too_long(self, t_ms: int) -> None:
         since_t_ms = self._case.memory.kvo_since_t_ms

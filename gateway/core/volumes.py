@@ -79,6 +79,7 @@ class Volumes:
         delivered_ml = value_ml - previous_ml
         if delivered_ml < 0:
             delivered_ml = self._across_fall(previous_ml, value_ml, reading, t_ms)
+        memory.bag.taken_ml += delivered_ml
         if carry.priming:
             delivered_ml = min(delivered_ml, self._besides_priming_ml(reading, carry))
         if memory.day is not None:
@@ -111,6 +112,7 @@ class Volumes:
         fell = f"from {assess.volume(previous_ml)} to {assess.volume(value_ml)}"
         if delivered.fall is CounterFall.RESET:
             self._case.findings.present(Kind.COUNTER_RESET, t_ms, f"The pump's counter was reset, {fell}.")
+            memory.bag.hang()
             if self._case.order.bag is not None:
                 full = assess.volume(self._case.order.bag.volume_ml)
                 self._case.findings.present(Kind.BAG_CHANGED, t_ms, f"New bag taken to be hung, with {full}.")
@@ -506,18 +508,34 @@ class Volumes:
         return thresholds_ml(limit_ml_h, self._case.expected, self._case.poll_ms)[2] + at_once_ml
 
     def decidable_after_s(self) -> int | None:
-        """In how long a clear shift would have been found; 0 now, ``None`` if the dose is over before."""
+        """In how long a clear shift would have been found; 0 now, ``None`` if the dose is over before.
+
+        Time is that for which the pump delivers as ordered. ``None`` too where no counter was ever shown.
+        """
         occurrence = self._case.memory.occurrence
-        if occurrence is None:
+        if occurrence is None or not occurrence.counter_seen:
             return None
-        needed_ml = occurrence.joined_at_ml + decidable_volume_ml(
-            self.thresholds_now(occurrence), DECIDABLE_SHIFT, self._case.expected
+        course = self._case.course
+        needed_ml = decidable_volume_ml(
+            self.thresholds_now(occurrence),
+            DECIDABLE_SHIFT,
+            self._case.expected,
+            tolerance=self._case.limits.tolerance,
+            poll_ml=self._thresholds_for_ml_h * self._case.poll_ms / MS_PER_HOUR,
         )
-        if occurrence.expected_ml >= needed_ml:
+        missing_ml = occurrence.joined_at_ml + needed_ml - occurrence.expected_ml
+        if missing_ml <= 0:
             return 0
-        if needed_ml > self._case.course.volume_ml:
+        reached_ml = course.expected_ml(occurrence.tau_ms) + missing_ml
+        if reached_ml > course.volume_ml:
             return None
-        return max(1, round((self._case.course.tau_of_volume(needed_ml) - occurrence.tau_ms) / 1000))
+        return max(1, round((course.tau_of_volume(reached_ml) - occurrence.tau_ms) / 1000))
+
+    def counts_unseen(self) -> bool:
+        """Whether the pump delivers, and has not shown its counter for as long as is silence."""
+        memory = self._case.memory
+        unseen_ms = memory.carry.elapsed_ms
+        return memory.doing is Doing.DELIVERING and unseen_ms > self._case.limits.no_data_after_ms
 
 
 def _carry_from(reading: Reading) -> Carry:

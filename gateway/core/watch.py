@@ -1,8 +1,9 @@
 """One pump against its prescription: a reading goes through counter, occurrence, act and judgements.
 
 The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter),
-``doses.py`` (begin, interruption, end), ``timers.py`` (times that run out), ``learned.py`` (the pump's own
-error). Only the memory is changed.
+``doses.py`` (begin, interruption, end), ``disturbances.py`` (interrupted again and again, over too late),
+``bag.py`` (what is left), ``timers.py`` (times that run out), ``learned.py`` (the pump's own error). Only the
+memory is changed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from alerts.condition import Kind
 from drivers.reading import Reading
 from gateway.core import assess
+from gateway.core.bag import BagWatch
 from gateway.core.case import CONFIRMING_READINGS, Case
+from gateway.core.disturbances import Disturbances
 from gateway.core.doses import Doses
 from gateway.core.learned import Learning
 from gateway.core.memory import Doing, Findings, Memory
@@ -36,7 +39,9 @@ class Watch:
         self.learning = Learning(memory.learned, self.case.expected, self.case.poll_ms)
         self.volumes = Volumes(self.case, self._rates, self.learning)
         self._doses = Doses(self.case, self._rates, self.volumes)
-        self.timers = Timers(self.case, self._doses)
+        self.bag = BagWatch(self.case, self._rates)
+        self._disturbances = Disturbances(self.case)
+        self.timers = Timers(self.case, self._doses, self._disturbances)
         self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers, self.learning)
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
@@ -89,6 +94,8 @@ class Watch:
         self._rates.judge(reading, t_ms)
         self._judge_kvo(reading, t_ms)
         self.volumes.judge_limits(reading, t_ms)
+        self._disturbances.judge(reading, t_ms)
+        self.bag.judge(reading, t_ms)
         occurrence = memory.occurrence
         if occurrence is not None and memory.doing is Doing.DELIVERING:
             self.volumes.judge(occurrence, t_ms)

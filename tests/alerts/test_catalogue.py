@@ -92,6 +92,24 @@ def test_where_a_kind_leaves_a_choice_the_code_decides(kind: Kind, code: str, ex
     assert letters(kind, code) == expected
 
 
+def test_the_table_above_leaves_out_only_what_has_a_choice_is_no_alert_or_is_not_sent_from_a_home():
+    written = {Kind(line.split()[0]) for line in PAGE.strip().splitlines()}
+    assert set(Kind) - written == {
+        Kind.WRONG_RATE,
+        Kind.PUMP_ALARM,
+        Kind.BROKER_UNREACHABLE,
+        Kind.NOBODY_WATCHING,
+        Kind.HOME_UNREACHABLE,
+        *(kind for kind, entry in ROWS.items() if entry.info),
+    }
+
+
+@pytest.mark.parametrize("kind", [Kind.WRONG_RATE, Kind.PUMP_ALARM])
+def test_a_kind_that_leaves_a_choice_neither_latches_nor_is_a_moment(kind: Kind):
+    assert not row(kind).latches
+    assert not row(kind).moment
+
+
 def test_every_kind_has_a_row_and_every_row_a_title():
     assert set(ROWS) == set(Kind)
     assert all(entry.title for entry in ROWS.values())

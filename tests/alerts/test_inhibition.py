@@ -162,6 +162,41 @@ def test_story(story: tuple[str, ...]):
     assert tell("\n".join(found)) == [line.strip() for line in expected]
 
 
+BEFORE = """
+wrong_rate           before under_infusion over_infusion
+no_delivery          before under_infusion
+free_flow            before over_infusion
+occlusion_suspected  before under_infusion
+occlusion            before paused_too_long occlusion_suspected under_infusion
+bag_empty            before paused_too_long stopped_early
+pump_alarm           before paused_too_long
+not_ended            before over_infusion
+"""
+"""The page's sentence, "One cause should make one alert". ``occlusion`` stands in the place of its suspicion,
+so it holds back what that would; ``not_started`` before ``dose_missed`` is in the places that are taken."""
+
+
+def test_what_holds_back_what_is_what_the_page_says():
+    written = {}
+    for line in BEFORE.strip().splitlines():
+        cause, _, effects = line.partition(" before ")
+        written[Kind(cause.strip())] = frozenset(Kind(effect) for effect in effects.split())
+    assert written == HOLDS_BACK
+    assert {(Kind.OCCLUSION, Kind.OCCLUSION_SUSPECTED), (Kind.DOSE_MISSED, Kind.NOT_STARTED)} == set(
+        TAKES_THE_PLACE_OF.items()
+    )
+
+
+def test_a_hard_limit_and_the_bolus_kinds_are_nobodys_effect():
+    never = {
+        Kind.LIMIT_EXCEEDED,
+        Kind.BOLUS_IN_LOCKOUT,
+        Kind.BOLUS_LIMIT_EXCEEDED,
+        Kind.BOLUS_NOT_ORDERED,
+    }
+    assert never.isdisjoint(effect for effects in HOLDS_BACK.values() for effect in effects)
+
+
 @pytest.mark.parametrize("urgency", list(Urgency))
 @pytest.mark.parametrize("cause", list(HOLDS_BACK))
 def test_a_cause_never_hides_a_kind_of_higher_priority(cause: Kind, urgency: Urgency):

@@ -263,11 +263,16 @@ class TestCommand:
             "rate_ml_h",
             "pump_error_percent",
             "pump_error_half_width_percent",
+            "ends_at",
+            "bag_empty_at",
+            "occlusion_blind_s",
         }
         middle = next(state for state in states if state["time"].startswith("2026-05-10T12:10"))
         assert middle["verdict"] == "on_plan"
         assert middle["occurrence"] == {"number": 1, "due": "2026-05-10T11:00:00.000Z"}
         assert middle["rate_ml_h"] == 150.0
+        assert middle["ends_at"].startswith("2026-05-10T13:")
+        assert middle["bag_empty_at"] is None
         assert {state["verdict"] for state in states} == {"not_expected", "too_early", "on_plan", "deviation"}
 
 

@@ -273,6 +273,32 @@ class TestTitration:
         assert status.expected_ml == pytest.approx(10 + 14 + 36, abs=0.2)
         assert status.delivered_ml == pytest.approx(10 + 14 + 36, abs=0.2)
 
+    def test_the_steps_and_ramps_of_the_phases_are_no_titration_and_take_no_time_from_one(self) -> None:
+        steps_and_ramp = order(
+            phases='[[schedule.phase]]\nduration = "1h"\nrate_ml_h = 20\n'
+            '[[schedule.phase]]\nduration = "1h"\nrate_ml_h = 33.33\n'
+            '[[schedule.phase]]\nduration = "30min"\nfrom_ml_h = 33.33\nto_ml_h = 40\n'
+            '[[schedule.phase]]\nduration = "2h"\nrate_ml_h = 40\n',
+            tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}\n[titration]\nmin_ml_h = 5\nmax_ml_h = 60\n"
+            'step_ml_h = 5\nmin_interval = "30min"\n',
+        )
+        ward = live(
+            steps_and_ramp,
+            """
+            -0:10  idle
+             0:00  running  rate=20
+             1:00  running  rate=33.3
+             2:00  running  rate=33.5
+             2:10  running  rate=35.6
+             2:20  running  rate=38
+             2:30  running  rate=40
+             2:40  running  rate=44.9
+             3:20  running  rate=40
+            """,
+            until="4:00",
+        )
+        must_be_told(ward, "0:00 dose_started\n2:40 titrated\n3:20 titrated", info=True)
+
     @pytest.mark.parametrize("rate_ml_h", [4, 21, 15])
     def test_outside_the_range_or_by_too_large_a_step_it_is_wrong(self, rate_ml_h: float) -> None:
         ward = live(

@@ -15,7 +15,9 @@ from tests.gateway.core.pump_days import START_UTC_MS, continuous, order
 
 PRESCRIPTIONS = [
     None,
-    continuous(10, 2, limits='max_rate_ml_h = 50\nmax_volume_ml = 100\nmax_total_pause = "20min"'),
+    continuous(
+        10, 2, limits='max_rate_ml_h = 50\nmax_volume_ml = 100\nmax_total_pause = "20min"\nlate_end = "10min"'
+    ),
     order(
         head='every = "2h"\ntimes = 4\nbetween_ml_h = 0.5\n',
         phases='[[schedule.phase]]\nduration = "10min"\nfrom_ml_h = 0\nto_ml_h = 60\n'

@@ -150,13 +150,13 @@ def test_an_alarm_without_a_word_is_told_after_a_second_reading() -> None:
     must_be_told(ward, "1:00:05 pump_alarm\n1:05 pump_alarm end")
 
 
-def test_nearly_empty_and_demands_are_no_alarms() -> None:
+def test_a_demand_is_no_alarm() -> None:
     ward = live(
         A_DAY_AT_10,
         """
         -0:10  idle
          0:00  running  rate=10
-         1:00  running  rate=10  alarms=near_empty;demand
+         1:00  running  rate=10  alarms=demand
         """,
         until="2:00",
     )

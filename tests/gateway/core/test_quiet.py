@@ -59,6 +59,8 @@ def assert_the_same(prescription: Prescription, readings: list[tuple[Moment, Rea
         )
         assert one.expected_ml == pytest.approx(other.expected_ml, abs=1e-6)
         assert one.delivered_ml == pytest.approx(other.delivered_ml, abs=1e-6)
+        assert one.ends_at_utc_ms == other.ends_at_utc_ms
+        assert one.bag_empty_at_utc_ms == pytest.approx(other.bag_empty_at_utc_ms, abs=2)
 
 
 def _rounded(finding: Finding) -> tuple[object, ...]:
@@ -86,7 +88,10 @@ def test_a_recording_tells_the_same(name: str) -> None:
     counter_ml=st.sampled_from([0.01, 0.1]),
     factor=st.sampled_from([0.0, 0.5, 0.85, 1.0, 1.2, 2.0]),
     pauses=st.lists(st.integers(10, 170), max_size=3),
-    limits=st.sampled_from(["", "max_rate_ml_h = 130.0", "max_volume_ml = 380.0", "kvo_ml_h = 0.4"]),
+    limits=st.sampled_from(
+        ["", "max_rate_ml_h = 130.0", "max_volume_ml = 380.0", 'kvo_ml_h = 0.4\nlate_end = "5min"']
+    ),
+    bag=st.sampled_from(["", "[bag]\nvolume_ml = 20", '[bag]\nvolume_ml = 200\nwarn_before = "30min"']),
     missing=st.sampled_from([0.0, 0.05]),
     seed=st.integers(0, 2**32),
 )
@@ -96,10 +101,11 @@ def test_any_pump_tells_the_same(
     factor: float,
     pauses: list[int],
     limits: str,
+    bag: str,
     missing: float,
     seed: int,
 ) -> None:
-    order = continuous(rate_ml_h, 3.0, limits=limits, pump=f"counter_ml = {counter_ml}")
+    order = continuous(rate_ml_h, 3.0, limits=limits, pump=f"counter_ml = {counter_ml}", rest=bag)
     segments = [Segment(-600, PumpState.IDLE), Segment(0, PumpState.RUNNING, rate_ml_h)]
     for minute in sorted(set(pauses)):
         segments.append(Segment(minute * 60, PumpState.PAUSED, resets_counter=seed % 2 == 0))

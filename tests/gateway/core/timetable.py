@@ -11,7 +11,7 @@ five seconds and counts exactly what its rate gives, unless the row says otherwi
 ``flow``    what it really counts, mL/h, if that is something else
 ``counter`` the counter stands at this from here on (a reset)
 ``add``     so much is counted at once
-``alarms``  codes with semicolons
+``alarms``  codes with semicolons; ``?``: not reported
 ``vtbi``    volume to be infused
 ``clock``   ``unsynced``
 ``step``    the wall clock is set by so many minutes
@@ -112,7 +112,7 @@ def reading(row: Row, counter_ml: float) -> Reading:
         rate_ml_h=float(row.options["rate"]) if "rate" in row.options else 0.0,
         volume_ml=None if "nocount" in row.options else counter_ml,
         vtbi_ml=float(row.options["vtbi"]) if "vtbi" in row.options else None,
-        alarms=tuple(alarms.split(";")) if alarms else (),
+        alarms=None if alarms == "?" else tuple(alarms.split(";")) if alarms else (),
     )
 
 
