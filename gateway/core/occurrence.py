@@ -24,7 +24,8 @@ class Occurrence(Struct, kw_only=True):
     """As the pump counted, boluses apart."""
     counter_seen: bool = False
     """The pump has shown its counter. Without, only the time for which it delivered is known."""
-    bolus_ml: float = 0.0
+    untold_ml: float = 0.0
+    """What of it may be boluses that cannot be told from the phases' counts."""
     joined_at_ml: float = 0.0
     """How much was expected when the occurrence was joined; the tests know nothing of it."""
     uncertain_ms: float = 0.0
@@ -65,6 +66,8 @@ def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Cou
     limits = prescription.limits
     enough_ml = (1 - limits.tolerance) * course.volume_ml - prescription.pump.counter_ml
     given_ml = occurrence.delivered_ml if occurrence.counter_seen else occurrence.expected_ml
+    if occurrence.untold_ml > 0:
+        given_ml = min(given_ml, occurrence.expected_ml)
     if given_ml < enough_ml - 1e-9:
         return False
     if prescription.urgency is not Urgency.VITAL:

@@ -1,14 +1,16 @@
 """One pump against its prescription: a reading goes through counter, occurrence, act and judgements.
 
 The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter),
-``doses.py`` (begin, interruption, end), ``timers.py`` (times that run out). Only the memory is changed.
+``boluses.py`` (on demand), ``doses.py`` (begin, interruption, end), ``timers.py`` (times that run out). Only
+the memory is changed.
 """
 
 from __future__ import annotations
 
 from alerts.condition import Kind
-from drivers.reading import Reading
+from drivers.reading import PumpState, Reading
 from gateway.core import assess
+from gateway.core.boluses import Boluses
 from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.doses import Doses
 from gateway.core.memory import Doing, Findings, Memory
@@ -26,7 +28,8 @@ class Watch:
     ) -> None:
         self.case = Case(prescription, poll_ms, memory, findings)
         self._rates = Rates(self.case)
-        self.volumes = Volumes(self.case, self._rates)
+        self.boluses = Boluses(self.case, self._rates)
+        self.volumes = Volumes(self.case, self._rates, self.boluses)
         self._doses = Doses(self.case, self._rates, self.volumes)
         self.timers = Timers(self.case, self._doses)
 
@@ -36,6 +39,8 @@ class Watch:
         reading = self._rates.with_bolus_named(reading)
         last_t_ms = memory.seen_t_ms
         elapsed_ms = 0 if last_t_ms is None else t_ms - last_t_ms
+        if reading.state is PumpState.BOLUS or memory.boluses.now is not None or not length_known:
+            self.boluses.see(reading, t_ms, length_known=length_known)
         delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)
         if memory.occurrence is not None:
             self.volumes.bring_forward(
@@ -46,6 +51,7 @@ class Watch:
         self._doses.anchor(reading, t_ms)
         self._doses.act(reading, t_ms, elapsed_ms, delivered_ml)
         self._judge(reading, t_ms)
+        self.boluses.judge(reading, t_ms)
         memory.seen_t_ms = t_ms
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h
