@@ -95,6 +95,9 @@ class BolusLedger(Struct):
     refused_t_ms: list[int] = msgspec.field(default_factory=list)
     look_t_ms: int | None = None
     """When a pattern of demands is to be looked at again though nothing happens."""
+    waiting_ml: float = 0.0
+    """A small surplus of the last counts: it may be the first part of a bolus that only its counts show, so a
+    surplus is not judged before the next."""
     allowance_ml: float = 0.0
     """What of boluses that cannot be told from the phases' counts may still come at once."""
     allowance_t_ms: int | None = None

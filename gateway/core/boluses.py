@@ -130,21 +130,25 @@ class Boluses:
 
         ``high_ml`` is the most that the phases gave since the last counter value (``carry``).
         """
-        now = self._ledger.now
-        if now is None:
-            demand = self._demand
-            if demand is None or delivered_ml <= high_ml:
-                return delivered_ml, high_ml
+        ledger = self._ledger
+        now = ledger.now
+        demand = self._demand
+        if now is None and demand is not None and (delivered_ml > high_ml or ledger.waiting_ml):
+            waited_ml, ledger.waiting_ml = ledger.waiting_ml, 0.0
+            surplus_ml = delivered_ml - high_ml
             largest_ml = self._bounded_ml + 2 * high_ml
             if not self._may_be_hidden(demand, carry.elapsed_ms):
                 return delivered_ml, high_ml
             if demand.bolus_ml <= 2 * largest_ml:
-                return delivered_ml, high_ml + self._allowance_ml(
-                    occurrence, demand, delivered_ml - high_ml, carry.elapsed_ms, t_ms
-                )
-            if delivered_ml <= high_ml + largest_ml:
+                allowed_ml = self._allowance_ml(occurrence, demand, surplus_ml, carry.elapsed_ms, t_ms)
+                return delivered_ml, high_ml + allowed_ml
+            if surplus_ml <= largest_ml:
+                ledger.waiting_ml = 0.0 if waited_ml else max(0.0, surplus_ml)
                 return delivered_ml, high_ml
+            occurrence.bank.forgive_over(waited_ml)
             now = self._open_by_counts(demand, carry.elapsed_ms, t_ms)
+        if now is None:
+            return delivered_ml, high_ml
         return self._take(now, occurrence, delivered_ml, high_ml, t_ms)
 
     def _may_be_hidden(self, demand: Demand, elapsed_ms: int) -> bool:
@@ -154,7 +158,7 @@ class Boluses:
         return demand.bolus_over_ms <= 2 * elapsed_ms
 
     def _open_by_counts(self, demand: Demand, elapsed_ms: int, t_ms: int) -> Bolus:
-        # a first part of it may be too small to be seen in the counts before
+        # a first part of it may be too small to be told from a count of the phases
         begun_after_t_ms = t_ms - elapsed_ms - self._case.poll_ms
         now = Bolus(begun_after_t_ms=begun_after_t_ms, begun_t_ms=t_ms, seen_t_ms=t_ms, by_counts=True)
         now.at_most = most_between(demand, elapsed_ms)
@@ -164,7 +168,7 @@ class Boluses:
     def _take(
         self, now: Bolus, occurrence: Occurrence, delivered_ml: float, high_ml: float, t_ms: int
     ) -> tuple[float, float]:
-        if now.counted_ml == 0.0:
+        if now.ordered_ml == 0.0:
             # which counts of the phases fall into a bolus, and which of its counts beside it, is not seen
             occurrence.bank.forgive_under(self._bounded_ml)
             occurrence.bank.forgive_over(self._bounded_ml)
@@ -205,7 +209,7 @@ class Boluses:
             earned_ml = demand.bolus_ml * (t_ms - last_t_ms) / demand.lockout_ms
             ledger.allowance_ml = min(most_ml, ledger.allowance_ml + earned_ml)
         ledger.allowance_t_ms = t_ms
-        taken_ml = min(ledger.allowance_ml, surplus_ml)
+        taken_ml = min(ledger.allowance_ml, max(0.0, surplus_ml))
         ledger.allowance_ml -= taken_ml
         occurrence.untold_ml += taken_ml
         return taken_ml

@@ -299,7 +299,8 @@ class Volumes:
             self._case.findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
         whole_exceeded_by_ml = occurrence.delivered_ml - occurrence.untold_ml - self._most_ml
         if occurrence.over is None:
-            surplus = bank.too_much(thresholds)
+            waits = self._case.memory.boluses.waiting_ml > 0
+            surplus = None if waits else bank.too_much(thresholds)
             if surplus is not None:
                 took_ms = max(occurrence.tau_ms - surplus.since.tau_ms, 2 * self._case.poll_ms)
                 occurrence.over = Deviation(took_ms)
