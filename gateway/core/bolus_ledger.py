@@ -98,6 +98,8 @@ class BolusLedger(Struct):
     waiting_ml: float = 0.0
     """A small surplus of the last counts: it may be the first part of a bolus that only its counts show, so a
     surplus is not judged before the next."""
+    waits: int = 0
+    """Such surpluses in a row."""
     allowance_ml: float = 0.0
     """What of boluses that cannot be told from the phases' counts may still come at once."""
     allowance_t_ms: int | None = None

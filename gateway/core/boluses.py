@@ -39,6 +39,8 @@ from gateway.core.rates import Rates
 
 WALK_DEVIATIONS = 4
 """So many standard deviations of the strokes' random walk are no surplus."""
+MOST_WAITS = 2
+"""A count of the phases, and after it the first part of a bolus; what comes together in more is judged."""
 LOOK_AGAIN_MS = 60_000
 """While there is a pattern of demands, how often it is looked at though nothing happens."""
 LOCKOUT_SETTING_MARGIN_S = 1.0
@@ -133,7 +135,7 @@ class Boluses:
         ledger = self._ledger
         now = ledger.now
         demand = self._demand
-        if now is None and demand is not None and (delivered_ml > high_ml or ledger.waiting_ml):
+        if now is None and demand is not None and (delivered_ml > high_ml or ledger.waits):
             waited_ml, ledger.waiting_ml = ledger.waiting_ml, 0.0
             surplus_ml = delivered_ml - high_ml
             largest_ml = self._bounded_ml + 2 * high_ml
@@ -143,7 +145,9 @@ class Boluses:
                 allowed_ml = self._allowance_ml(occurrence, demand, surplus_ml, carry.elapsed_ms, t_ms)
                 return delivered_ml, high_ml + allowed_ml
             if surplus_ml <= largest_ml:
-                ledger.waiting_ml = 0.0 if waited_ml else max(0.0, surplus_ml)
+                ledger.waits = ledger.waits + 1 if surplus_ml > 0 else 0
+                if 0 < ledger.waits <= MOST_WAITS:
+                    ledger.waiting_ml = surplus_ml
                 return delivered_ml, high_ml
             occurrence.bank.forgive_over(waited_ml)
             now = self._open_by_counts(demand, carry.elapsed_ms, t_ms)
