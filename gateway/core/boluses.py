@@ -279,16 +279,13 @@ class Boluses:
             self._judge_lockout(now, self._ledger.given[-1], demand, t_ms)
 
     def _judge_lockout(self, now: Bolus, last: Given, demand: Demand, t_ms: int) -> None:
-        poll_ms = self._case.poll_ms
+        """Within the lockout by more than a poll, whenever between their readings the two really began."""
         if demand.lockout_from_end:
-            from_t_ms = last.ended_t_ms
-            earliest_t_ms = min(last.seen_t_ms, last.ended_t_ms - poll_ms)
-            edge = "end"
+            from_t_ms, earliest_t_ms, edge = last.ended_t_ms, last.seen_t_ms, "end"
         else:
-            from_t_ms = last.begun_t_ms
-            earliest_t_ms = min(last.begun_after_t_ms, last.begun_t_ms - poll_ms)
-            edge = "start"
-        if now.begun_t_ms - earliest_t_ms + TIMING_MS >= demand.lockout_ms:
+            from_t_ms, earliest_t_ms, edge = last.begun_t_ms, last.begun_after_t_ms, "start"
+        longest_ms = now.begun_t_ms - earliest_t_ms + TIMING_MS
+        if longest_ms >= demand.lockout_ms - self._case.poll_ms:
             return
         self._case.findings.present(
             Kind.BOLUS_IN_LOCKOUT,

@@ -50,7 +50,9 @@ def pca(
     )
 
 
-def legal_presses(demand: Demand, over_s: float, hours: float, mean_s: float, random_: random.Random) -> list[float]:
+def legal_presses(
+    demand: Demand, over_s: float, hours: float, mean_s: float, random_: random.Random
+) -> list[float]:
     """Moments in seconds at which a pump that keeps to the order gives a bolus, pressed at random."""
     given: list[float] = []
     now_s = random_.expovariate(1 / mean_s)
