@@ -51,8 +51,12 @@ class Doses:
                 return Doing.DELIVERING
             if occurrence is not None and self._is_ordered_so_slow(occurrence):
                 return Doing.DELIVERING
-            begins_with_ramp = occurrence is None and self._case.schedule.phases[0].is_ramp
-            if begins_with_ramp and self._case.open_number(self._case.memory.t_ms) is not None:
+            begins_slow = self._case.schedule.phases[0].is_ramp or self._case.course.volume_ml == 0
+            if (
+                occurrence is None
+                and begins_slow
+                and self._case.open_number(self._case.memory.t_ms) is not None
+            ):
                 return Doing.DELIVERING
             return Doing.KVO if rate_ml_h > 0 else Doing.STILL
         if state is PumpState.KVO:
@@ -246,6 +250,9 @@ class Doses:
             due_utc_ms = run.since_t_ms + memory.utc_offset_ms
         occurrence = self._occurrence(number, due_utc_ms, run.since_t_ms, run.delivering_ms, t_ms)
         occurrence.delivered_ml = run.volume_ml
+        bolus = memory.boluses.now
+        if bolus is not None and bolus.readings:
+            occurrence.delivered_ml = min(run.volume_ml, occurrence.expected_ml)
         occurrence.counter_seen = memory.counter_ml is not None
         unseen_ms = max(0.0, float(elapsed_ms - self._case.poll_ms))
         occurrence.uncertain_ms = min(unseen_ms, self._case.one_count_ms(run.volume_ml))

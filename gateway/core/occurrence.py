@@ -64,6 +64,8 @@ def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Cou
     volume, or of the phases' time, is less than ``max_pause`` of it.
     """
     limits = prescription.limits
+    if course.volume_ml == 0:  # there is nothing but boluses: only its time can be over
+        return occurrence.tau_ms >= course.length_ms * (1 - limits.tolerance)
     enough_ml = (1 - limits.tolerance) * course.volume_ml - prescription.pump.counter_ml
     given_ml = occurrence.delivered_ml if occurrence.counter_seen else occurrence.expected_ml
     if occurrence.untold_ml > 0:

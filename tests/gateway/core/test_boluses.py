@@ -140,6 +140,13 @@ class TestLegalDays:
         )
         must_be_told(ward, "")
 
+    @pytest.mark.parametrize("says", [BY_STATE, BY_RATE])
+    @pytest.mark.parametrize("presses", [[300.0, 900.0, 9000.0], [1800.0, 3600.0, 9000.0], [2.0, 900.0]])
+    def test_boluses_may_be_all_that_is_ordered(self, says: str, presses: list[float]) -> None:
+        prescription = pca(basal_ml_h=0, bolus_ml=0.5, bolus_over="1min", lockout="8min", limit_ml=2)
+        pump = ButtonPump(0.0, presses, 0.5, 60, says=says, pauses_s=[(5000, 5300)])
+        assert watch_button(prescription, pump, 5 * 3600).alerts() == []
+
     def test_a_loading_dose_that_the_pump_calls_a_bolus_is_the_phases_own(self) -> None:
         prescription = order(
             phases='[[schedule.phase]]\nduration = "5min"\nvolume_ml = 2\n'
