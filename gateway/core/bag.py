@@ -101,7 +101,7 @@ class BagWatch:
     def _begin(self, occurrence: Occurrence) -> None:
         """Another occurrence: the infusion starts, or goes on from the bag of the one before."""
         hung = self._case.memory.bag
-        taken_ml = occurrence.delivered_ml + occurrence.bolus_ml
+        taken_ml = occurrence.delivered_ml
         left_ml = self._left_ml() or 0.0
         if not hung.number or left_ml + taken_ml < REMAINS_SHARE * self._case.course.volume_ml:
             hung.hang()

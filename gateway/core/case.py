@@ -33,6 +33,10 @@ class Case:
         self.findings = findings
         ordered_poll_ms = prescription.pump.poll_ms
         self.poll_ms = ordered_poll_ms if poll_ms is None else min(ordered_poll_ms, poll_ms)
+        self.least_whole_ml = (
+            1 - prescription.limits.tolerance
+        ) * self.course.volume_ml - prescription.pump.counter_ml
+        """From this on the volume of an occurrence counts as in (section 1.1, rule 4)."""
         self.kvo_ml_h = max(prescription.limits.kvo_ml_h, prescription.schedule.between_ml_h)
 
     @property

@@ -54,8 +54,12 @@ class Doses:
                 return Doing.DELIVERING
             if occurrence is not None and self._is_ordered_so_slow(occurrence):
                 return Doing.DELIVERING
-            begins_with_ramp = occurrence is None and self._case.schedule.phases[0].is_ramp
-            if begins_with_ramp and self._case.open_number(self._case.memory.t_ms) is not None:
+            begins_slow = self._case.schedule.phases[0].is_ramp or self._case.course.volume_ml == 0
+            if (
+                occurrence is None
+                and begins_slow
+                and self._case.open_number(self._case.memory.t_ms) is not None
+            ):
                 return Doing.DELIVERING
             return Doing.KVO if rate_ml_h > 0 else Doing.STILL
         if state is PumpState.KVO:
@@ -235,8 +239,10 @@ class Doses:
             )
 
     def _stop_run(self, t_ms: int) -> None:
-        if self._case.memory.run is not None:
-            self._case.memory.run = None
+        run, self._case.memory.run = self._case.memory.run, None
+        if run is not None:
+            if run.readings < CONFIRMING_READINGS and run.volume_ml > self._case.least_whole_ml:
+                self._given_unscheduled(t_ms, t_ms - run.since_t_ms + self._case.poll_ms, run.volume_ml)
             self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
 
     def _begin(self, number: int, run: Run, t_ms: int, elapsed_ms: int) -> None:
@@ -247,6 +253,9 @@ class Doses:
             due_utc_ms = run.since_t_ms + memory.utc_offset_ms
         occurrence = self._occurrence(number, due_utc_ms, run.since_t_ms, run.delivering_ms, t_ms)
         occurrence.delivered_ml = run.volume_ml
+        bolus = memory.boluses.now
+        if bolus is not None and bolus.readings:
+            occurrence.delivered_ml = min(run.volume_ml, occurrence.expected_ml)
         occurrence.counter_seen = memory.counter_ml is not None
         unseen_ms = max(0.0, float(elapsed_ms - self._case.poll_ms))
         occurrence.uncertain_ms = min(unseen_ms, self._case.one_count_ms(run.volume_ml))
@@ -344,7 +353,7 @@ class Doses:
             return delivered_ml
         limits = self._case.limits
         volume_ml = self._case.course.volume_ml
-        enough_ml = (1 - limits.tolerance) * volume_ml - self._case.expected.counter_ml
+        enough_ml = self._case.least_whole_ml
         kvo_ml = self._case.kvo_ml_h * elapsed_ms / MS_PER_HOUR * (1 + limits.tolerance)
         rest_ml = delivered_ml - kvo_ml
         if goes_on:
@@ -367,7 +376,23 @@ class Doses:
             begun_t_ms = max(t_ms - elapsed_ms, min(t_ms, due_t_ms or 0))  # nobody saw when
             self._begin(number, Run(begun_t_ms, 1, tau_ms, given_ml), t_ms, elapsed_ms)
             self.end(t_ms)
+        if not goes_on and rest_ml > max(least_ml, enough_ml):
+            self._given_unscheduled(t_ms, elapsed_ms, rest_ml)
         return delivered_ml
+
+    def _given_unscheduled(self, t_ms: int, elapsed_ms: int, given_ml: float) -> None:
+        """A whole dose, or more, was counted between two readings, and none may be begun."""
+        run_ms = self._case.course.length_ms * (1 - self._case.limits.tolerance)
+        if not self._case.due_times_are_judged() or elapsed_ms < run_ms:
+            return  # so soon no dose is given: it is another matter
+        self._case.findings.present(
+            Kind.UNSCHEDULED_DELIVERY,
+            t_ms,
+            f"Pump counted {assess.volume(given_ml)} within {assess.minutes(elapsed_ms)}"
+            f" although no dose is due{self._next_due_words()}.",
+            since_t_ms=t_ms - elapsed_ms,
+        )
+        self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
 
     def _miss_before(self, begun_t_ms: int, t_ms: int) -> None:
         """Occurrences that could not be begun any more when this delivery began were missed."""

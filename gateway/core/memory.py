@@ -14,6 +14,7 @@ from msgspec import Struct
 from alerts.catalogue import row
 from alerts.condition import Finding, Kind, Priority, Verdict
 from drivers.reading import PumpState
+from gateway.core.bolus_ledger import BolusLedger
 from gateway.core.delivery import DayVolume, RateLimit
 from gateway.core.hung_bag import HungBag
 from gateway.core.interruptions import Interruptions
@@ -52,7 +53,6 @@ class Carry(Struct):
     elapsed_ms: int = 0
     stopped: bool = False
     """A reading since then, or the one with that value, did not deliver."""
-    bolus: bool = False
     priming: bool = False
     fell: bool = False
     """The counter stands lower than it did, and has not wrapped."""
@@ -86,13 +86,11 @@ class Memory(Struct, kw_only=True):
     wrong_since_t_ms: int | None = None
     wrong_readings: int = 0
     notices: tuple[str, ...] = ()
+    """What the patient asked for, as the last reading said."""
     wordless_alarm_readings: int = 0
-    bolus_state_seen: bool = False
     # the counter
     counter_ml: float | None = None
     carry: Carry = msgspec.field(default_factory=Carry)
-    was_bolus: bool = False
-    """The last interval held a bolus."""
     bag: HungBag = msgspec.field(default_factory=HungBag)
     day: DayVolume | None = None
     rate_limit: RateLimit | None = None
@@ -115,6 +113,7 @@ class Memory(Struct, kw_only=True):
     titrated_ml_h: float | None = None
     """The set rate, where the bedside has changed it; ``None`` while it is that of the phases."""
     titrated_t_ms: int | None = None
+    boluses: BolusLedger = msgspec.field(default_factory=BolusLedger)
     present: dict[str, int] = {}
     """What is held to be present, by ``kind`` and code, with the rank of its priority."""
 

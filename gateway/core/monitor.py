@@ -28,7 +28,7 @@ from gateway.core.timeline import GapKind, Instant
 from gateway.core.versions import Orders, WaitingOrder
 from gateway.core.watch import Watch
 
-_SNAPSHOT_VERSION = 3
+_SNAPSHOT_VERSION = 4
 DEVIATIONS = frozenset(
     {
         Kind.NOT_STARTED,
@@ -58,7 +58,8 @@ Not among them: ``bag_empty_soon`` (so far all is as ordered, and a new bag keep
 (the pump gives what is ordered; it is the patient who is asked after), ``no_data`` (``unknown``). A
 ``pump_alarm`` is one while the pump stands in it: a low battery is not.
 """
-_NOTICES = (PumpAlarm.DEMAND, PumpAlarm.DEMAND_DENIED, PumpAlarm.NEAR_EMPTY)
+_DEMANDS = (PumpAlarm.DEMAND, PumpAlarm.DEMAND_DENIED)
+_NOTICES = (*_DEMANDS, PumpAlarm.NEAR_EMPTY)
 
 
 class DeliveryVerdict(StrEnum):
@@ -345,11 +346,7 @@ class Monitor:
             return
         if not codes and not memory.notices and not memory.present:
             return
-        if PumpAlarm.DEMAND_DENIED in codes and PumpAlarm.DEMAND_DENIED not in memory.notices:
-            findings.present(
-                Kind.DEMAND_DENIED, t_ms, "The patient asked for a bolus, and the pump refused it."
-            )
-        memory.notices = tuple(code for code in codes if code == PumpAlarm.DEMAND_DENIED)
+        self._hear_demands(codes, t_ms)
         open_codes = {
             kind: findings.present_codes(kind) for kind in (Kind.PUMP_ALARM, Kind.OCCLUSION, Kind.BAG_EMPTY)
         }
@@ -366,6 +363,21 @@ class Monitor:
             for code in known:
                 if (kind, code) not in heard and (kind is not Kind.BAG_EMPTY or delivers):
                     findings.absent(kind, t_ms, self._end_words(kind, code), code=code)
+
+    def _hear_demands(self, codes: tuple[str, ...], t_ms: int) -> None:
+        """Notices of what the patient asked for: each is one demand, however many readings show it."""
+        memory = self.memory
+        before, memory.notices = memory.notices, tuple(code for code in codes if code in _DEMANDS)
+        for code in memory.notices:
+            if code in before:
+                continue
+            refused = code == PumpAlarm.DEMAND_DENIED
+            if refused:
+                self._findings.present(
+                    Kind.DEMAND_DENIED, t_ms, "The patient asked for a bolus, and the pump refused it."
+                )
+            if self._watch is not None:
+                self._watch.boluses.asked(t_ms, refused=refused)
 
     def _hear_wordless_alarm(self, reading: Reading, t_ms: int) -> None:
         """A pump in alarm that does not say why (or only something that is no alarm)."""

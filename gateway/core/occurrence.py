@@ -24,7 +24,8 @@ class Occurrence(Struct, kw_only=True):
     """As the pump counted, boluses apart."""
     counter_seen: bool = False
     """The pump has shown its counter. Without, only the time for which it delivered is known."""
-    bolus_ml: float = 0.0
+    untold_ml: float = 0.0
+    """What of it may be boluses that cannot be told from the phases' counts."""
     joined_at_ml: float = 0.0
     """How much was expected when the occurrence was joined; the tests know nothing of it."""
     uncertain_ms: float = 0.0
@@ -60,7 +61,11 @@ def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Cou
     At (1 - tolerance) x volume - one count; with urgency ``vital`` moreover only when what is left of the
     volume, or of the phases' time, is less than ``max_pause`` of it.
     """
+    if course.volume_ml == 0:  # there is nothing but boluses: only its time can be over
+        return occurrence.tau_ms >= course.length_ms * (1 - prescription.limits.tolerance)
     given_ml = occurrence.delivered_ml if occurrence.counter_seen else occurrence.expected_ml
+    if occurrence.untold_ml > 0:
+        given_ml = min(given_ml, occurrence.expected_ml)
     if given_ml < _tolerated_ml(prescription, course) - 1e-9:
         return False
     if prescription.urgency is not Urgency.VITAL:

@@ -14,6 +14,7 @@ from math import inf
 from msgspec import Struct
 
 from drivers.reading import PumpState, Reading
+from gateway.core.boluses import Boluses
 from gateway.core.case import Case
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.delivery import Edges, Mark
@@ -39,6 +40,8 @@ class Bounds(Struct, frozen=True, kw_only=True):
     """More time than this between two readings is a silence."""
     most_at_once_ml: float
     """More than this between two readings is something else than what goes on."""
+    surplus_at_once_ml: float
+    """More than this above what is ordered between two readings may be a bolus."""
     ordered_ml_h: float
     """What is prescribed now, without a step or a ramp; 0 where nothing is delivered."""
     tau_until_ms: float
@@ -63,8 +66,9 @@ class Quiet:
     """Finds the bounds, and takes readings that stay within them."""
 
     def __init__(
-        self, case: Case, rates: Rates, volumes: Volumes, timers: Timers, learning: Learning
+        self, case: Case, rates: Rates, volumes: Volumes, timers: Timers, boluses: Boluses, learning: Learning
     ) -> None:
+        self._boluses = boluses
         self._learning = learning
         self._case = case
         self._rates = rates
@@ -84,6 +88,10 @@ class Quiet:
             or memory.counter_ml is None
             or memory.carry.elapsed_ms
             or memory.bag.has_news()
+            or memory.boluses.now is not None
+            or memory.boluses.waits
+            or reading.bolus_ml is not None
+            or reading.lockout_s is not None
             or reading.alarms
             or reading.state is PumpState.ALARM
             or reading.independent_ml is not None
@@ -124,15 +132,14 @@ class Quiet:
         if not flat_from_ms <= occurrence.tau_ms < flat_to_ms:
             return None
         ordered_ml_h = flat_ml_h if self._case.order.titration is None else rate_ml_h
-        most_at_once_ml = self._volumes.most_without_bolus_ml(ordered_ml_h)
-        if most_at_once_ml is None:
-            return None
+        unhidden_ms = self._boluses.longest_unhidden_ms()
         thresholds = self._volumes.thresholds_now(occurrence)
         bag = memory.bag
         return self._bounds(
             reading,
-            most_at_once_ml=most_at_once_ml,
-            longest_ms=self._learning.longest_ms,
+            most_at_once_ml=inf,
+            surplus_at_once_ml=0.0 if unhidden_ms is None else inf,
+            longest_ms=min(self._learning.longest_ms, unhidden_ms or inf),
             ordered_ml_h=ordered_ml_h,
             tau_until_ms=min(flat_to_ms, bag.look_again_tau_ms),
             delivered_until_ml=min(
@@ -147,6 +154,7 @@ class Quiet:
         reading: Reading,
         *,
         most_at_once_ml: float,
+        surplus_at_once_ml: float = inf,
         longest_ms: float = inf,
         ordered_ml_h: float = 0.0,
         tau_until_ms: float = inf,
@@ -162,9 +170,10 @@ class Quiet:
             rate_ml_h=reading.rate_ml_h,
             alarms=reading.alarms,
             serial=reading.serial,
-            t_until_ms=self._timers.next_but_silence_t_ms(),
+            t_until_ms=min(self._timers.next_but_silence_t_ms(), self._case.memory.boluses.look_t_ms or inf),
             longest_ms=min(limits.no_data_after_ms, longest_ms),
             most_at_once_ml=most_at_once_ml,
+            surplus_at_once_ml=surplus_at_once_ml,
             ordered_ml_h=ordered_ml_h,
             tau_until_ms=tau_until_ms,
             delivered_until_ml=delivered_until_ml,
@@ -188,6 +197,8 @@ class Quiet:
             or reading.rate_ml_h != bounds.rate_ml_h
             or reading.alarms != bounds.alarms
             or reading.serial != bounds.serial
+            or reading.bolus_ml is not None
+            or reading.lockout_s is not None
             or reading.independent_ml is not None
             or t_ms >= bounds.t_until_ms
             or elapsed_ms > bounds.longest_ms
@@ -239,7 +250,7 @@ class Quiet:
                 tau_ms > bounds.tau_until_ms
                 or total_ml > bounds.delivered_until_ml
                 or uncounted_ml >= bounds.uncounted_until_ml
-                or delivered_ml - ordered_ml > bounds.most_at_once_ml
+                or delivered_ml - ordered_ml > bounds.surplus_at_once_ml
             ):
                 return False
             under_ml, over_ml = bank.under_ml[:], bank.over_ml[:]

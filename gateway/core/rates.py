@@ -54,12 +54,11 @@ class Rates:
         During a bolus the set rate is that with the bolus (readings.csv, ``rate_ml_h``).
         """
         demand = self._case.order.demand
-        occurrence = self._case.memory.occurrence
-        if demand is None or demand.bolus_over_ms is None or occurrence is None:
+        if demand is None or demand.bolus_over_ms is None:
             return reading
         if reading.state is not PumpState.RUNNING or reading.rate_ml_h is None:
             return reading
-        ordered_ml_h = self.ordered_ml_h(occurrence)
+        ordered_ml_h = self.ordered_ml_h(self._case.memory.occurrence)
         with_bolus_ml_h = ordered_ml_h + demand.bolus_ml * MS_PER_HOUR / demand.bolus_over_ms
         tolerance = self._case.limits.tolerance
         if reading.rate_ml_h <= ordered_ml_h * (1 + tolerance) + assess.DISPLAY_MARGIN_ML_H:

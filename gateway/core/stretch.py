@@ -155,7 +155,7 @@ class _Stretch:
             (self._tau_ms <= bounds.tau_until_ms)
             & (self._total_ml <= bounds.delivered_until_ml)
             & (self._uncounted_ml < bounds.uncounted_until_ml)
-            & (at_once_ml <= bounds.most_at_once_ml)
+            & (at_once_ml <= bounds.surplus_at_once_ml)
         )
         bank, edges = occurrence.bank, bounds.edges
         for index in range(len(REFERENCES)):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import sqrt
 
 from alerts.condition import Kind
 from drivers.reading import PumpState, Reading
 from gateway.core import assess
 from gateway.core.assess import RateVerdict
+from gateway.core.boluses import Boluses
 from gateway.core.case import CONFIRMING_READINGS, DELIVERING_STATES, Case
 from gateway.core.counter import MS_PER_HOUR, CounterFall, delivered_across_fall
 from gateway.core.delivery import (
@@ -44,9 +45,10 @@ _COUNTING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO}
 class Volumes:
     """Counts what the patient was given, tests it against the order, and judges the hard limits."""
 
-    def __init__(self, case: Case, rates: Rates, learning: Learning) -> None:
+    def __init__(self, case: Case, rates: Rates, boluses: Boluses, learning: Learning) -> None:
         self._case = case
         self._rates = rates
+        self._boluses = boluses
         self._learning = learning
         self._thresholds: tuple[float, ...] = ()
         self._thresholds_for_ml_h = -1.0
@@ -68,7 +70,6 @@ class Volumes:
         carry = memory.carry
         carry.elapsed_ms += elapsed_ms
         carry.stopped = carry.stopped or reading.state not in _COUNTING_STATES
-        carry.bolus = carry.bolus or reading.state is PumpState.BOLUS
         carry.priming = carry.priming or reading.state is PumpState.PRIMING
         value_ml = reading.volume_ml
         if value_ml is None:
@@ -169,7 +170,7 @@ class Volumes:
             if not length_known:
                 carry.low_ml, carry.high_ml = 0.0, max(carry.high_ml, delivered_ml or 0.0)
         if delivered_ml is not None:
-            self._test(occurrence, delivered_ml, t_ms, reading, elapsed_ms)
+            self._test(occurrence, delivered_ml, t_ms, reading)
 
     def bring_run_forward(self, reading: Reading, elapsed_ms: int, delivered_ml: float | None) -> None:
         """The same outside an occurrence: only how long and how much."""
@@ -179,6 +180,7 @@ class Volumes:
             memory.run.delivering_ms += elapsed_ms if steady else elapsed_ms / 2
             memory.run.volume_ml += delivered_ml or 0.0
         if delivered_ml is not None:
+            self._boluses.outside(delivered_ml, memory.carry.elapsed_ms)
             memory.carry = _carry_from(reading)
 
     def _passed_ms(
@@ -243,9 +245,7 @@ class Volumes:
                 ordered_ml = max(rates) * (now_ms - tau_ms) / MS_PER_HOUR
         return low_ml, high_ml, ordered_ml
 
-    def _test(
-        self, occurrence: Occurrence, delivered_ml: float, t_ms: int, reading: Reading, elapsed_ms: int
-    ) -> None:
+    def _test(self, occurrence: Occurrence, delivered_ml: float, t_ms: int, reading: Reading) -> None:
         """Hand what has come together since the last counter value to the tests, and begin a new carry."""
         memory = self._case.memory
         carry = memory.carry
@@ -254,7 +254,6 @@ class Volumes:
             low_ml = min(low_ml, delivered_ml)  # what was counted before the fall has not been seen
         if carry.revised:
             low_ml, high_ml = min(low_ml, delivered_ml), max(high_ml, delivered_ml)
-        bolus = carry.bolus
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
         counter_ml = self._case.expected.counter_ml
@@ -265,25 +264,7 @@ class Volumes:
             occurrence.counted_t_ms = t_ms
         else:
             occurrence.uncounted_ml += low_ml
-        own_ml = delivered_ml
-        demand = self._case.order.demand
-        if demand is not None:
-            memory.bolus_state_seen = memory.bolus_state_seen or bolus
-            if not bolus and not memory.bolus_state_seen:
-                largest_ml = counter_ml + self._case.expected.ripple_ml + 2 * high_ml
-                if demand.bolus_ml <= 2 * largest_ml:
-                    # its boluses cannot be told from its counts: what demand may give is no surplus
-                    high_ml += demand.bolus_ml * elapsed_ms / demand.lockout_ms
-                else:
-                    bolus = delivered_ml > high_ml + largest_ml
-            if bolus:
-                own_ml = min(delivered_ml, high_ml)
-                occurrence.bolus_ml += delivered_ml - own_ml
-                if not memory.was_bolus:
-                    # where a bolus begins and ends within a count is not seen
-                    occurrence.bank.forgive_under(counter_ml)
-                    occurrence.bank.forgive_over(counter_ml)
-            memory.was_bolus = bolus
+        own_ml, high_ml = self._boluses.separate(occurrence, delivered_ml, high_ml, carry, t_ms)
         occurrence.delivered_ml += own_ml
         over_ms = self._case.course.length_ms - self._case.poll_ms - occurrence.uncertain_ms
         if occurrence.tau_ms > over_ms and high_ml < own_ml:
@@ -308,8 +289,8 @@ class Volumes:
         thresholds = self.thresholds_now(occurrence)
         bank = occurrence.bank
         passed_ms = t_ms - (self._case.memory.seen_t_ms or t_ms)
-        if occurrence.tau_ms >= self._case.course.length_ms:
-            passed_ms = 0  # nothing more is expected: it cannot be seen to keep up
+        if occurrence.tau_ms >= self._case.course.length_ms or self._case.memory.boluses.now is not None:
+            passed_ms = 0  # nothing more is expected, or a bolus hides it: it cannot be seen to keep up
         if self._case.findings.is_present(Kind.NO_DELIVERY) and occurrence.uncounted_ml == 0.0:
             self._case.findings.absent(Kind.NO_DELIVERY, t_ms, "The pump's counter moves again.")
             bank.under_ml = [
@@ -327,9 +308,10 @@ class Volumes:
         elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms):
             occurrence.under = None
             self._case.findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
-        whole_exceeded_by_ml = occurrence.delivered_ml - self.most_ml
+        whole_exceeded_by_ml = occurrence.delivered_ml - occurrence.untold_ml - self.most_ml
         if occurrence.over is None:
-            surplus = bank.too_much(thresholds)
+            waits = self._case.memory.boluses.waiting_ml > 0
+            surplus = None if waits else bank.too_much(thresholds)
             if surplus is not None:
                 took_ms = max(occurrence.tau_ms - surplus.since.tau_ms, 2 * self._case.poll_ms)
                 occurrence.over = Deviation(took_ms)
@@ -383,16 +365,6 @@ class Volumes:
             if share > 0
         )
         return max(STANDSTILL_COUNTS * pump.counter_ml + pump.ripple_ml, by_tests_ml)
-
-    def most_without_bolus_ml(self, ordered_ml_h: float) -> float | None:
-        """Above what was ordered, the most that is counted between two polls without a bolus.
-
-        Infinite where no boluses are ordered, ``None`` where they cannot be told from counts.
-        """
-        demand = self._case.order.demand
-        if demand is None:
-            return inf
-        return None
 
     def _too_little(self, occurrence: Occurrence, deficit: Excess, t_ms: int) -> None:
         """Much less has been counted than was prescribed: does the counter move slowly, or not at all?
@@ -542,6 +514,5 @@ def _carry_from(reading: Reading) -> Carry:
     """A new beginning at a reading with a counter value."""
     return Carry(
         stopped=reading.state not in _COUNTING_STATES,
-        bolus=reading.state is PumpState.BOLUS,
         priming=reading.state is PumpState.PRIMING,
     )

@@ -1,17 +1,18 @@
 """One pump against its prescription: a reading goes through counter, occurrence, act and judgements.
 
 The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter),
-``doses.py`` (begin, interruption, end), ``disturbances.py`` (interrupted again and again, over too late),
-``bag.py`` (what is left), ``timers.py`` (times that run out), ``learned.py`` (the pump's own error). Only the
-memory is changed.
+``boluses.py`` (on demand), ``doses.py`` (begin, interruption, end), ``disturbances.py`` (interrupted again
+and again, over too late), ``bag.py`` (what is left), ``timers.py`` (times that run out), ``learned.py`` (the
+pump's own error), ``quiet.py`` (the quick way through). Only the memory is changed.
 """
 
 from __future__ import annotations
 
 from alerts.condition import Kind
-from drivers.reading import Reading
+from drivers.reading import PumpState, Reading
 from gateway.core import assess
 from gateway.core.bag import BagWatch
+from gateway.core.boluses import Boluses
 from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.disturbances import Disturbances
 from gateway.core.doses import Doses
@@ -37,12 +38,13 @@ class Watch:
         self.case = Case(prescription, poll_ms, memory, findings)
         self._rates = Rates(self.case)
         self.learning = Learning(memory.learned, self.case.expected, self.case.poll_ms)
-        self.volumes = Volumes(self.case, self._rates, self.learning)
+        self.boluses = Boluses(self.case, self._rates)
+        self.volumes = Volumes(self.case, self._rates, self.boluses, self.learning)
         self._doses = Doses(self.case, self._rates, self.volumes)
         self.bag = BagWatch(self.case, self._rates)
         self._disturbances = Disturbances(self.case)
         self.timers = Timers(self.case, self._doses, self._disturbances)
-        self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers, self.learning)
+        self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers, self.boluses, self.learning)
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
         """Take one reading; ``length_known`` is False if nobody knows how long it is since the last one."""
@@ -56,6 +58,8 @@ class Watch:
             and not self._deviates()
         ):
             self._learn(reading, t_ms, length_known)
+        if reading.state is PumpState.BOLUS or memory.boluses.now is not None or not length_known:
+            self.boluses.see(reading, t_ms, length_known=length_known)
         delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)
         if memory.occurrence is not None:
             self.volumes.bring_forward(
@@ -66,6 +70,7 @@ class Watch:
         self._doses.anchor(reading, t_ms)
         self._doses.act(reading, t_ms, elapsed_ms, delivered_ml)
         self._judge(reading, t_ms)
+        self.boluses.judge(reading, t_ms)
         memory.seen_t_ms = t_ms
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h
