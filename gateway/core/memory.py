@@ -15,7 +15,10 @@ from alerts.catalogue import row
 from alerts.condition import Finding, Kind, Priority, Verdict
 from drivers.reading import PumpState
 from gateway.core.delivery import DayVolume, RateLimit
+from gateway.core.free_flow import FreeFlow
 from gateway.core.occurrence import Occurrence
+from gateway.core.pressure import PressureRise
+from gateway.core.sensor import Comparison
 
 
 class Doing(StrEnum):
@@ -88,6 +91,10 @@ class Memory(Struct, kw_only=True):
     day: DayVolume | None = None
     rate_limit: RateLimit | None = None
     above_limit_readings: int = 0
+    # the line
+    pressure: PressureRise = msgspec.field(default_factory=PressureRise)
+    sensor: Comparison = msgspec.field(default_factory=Comparison)
+    free_flow: FreeFlow = msgspec.field(default_factory=FreeFlow)
     # the schedule
     next_number: int | None = None
     """The earliest occurrence neither begun nor missed; ``None`` until the schedule is anchored."""

@@ -21,7 +21,8 @@ from drivers.reading import PumpAlarm, PumpState, Reading
 from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS
 from gateway.core.memory import Doing, Findings, Memory
-from gateway.core.prescription import Prescription
+from gateway.core.prescription import Prescription, PumpExpected
+from gateway.core.pressure import occlusion_blind_s
 from gateway.core.timeline import GapKind, Instant
 from gateway.core.watch import Watch
 
@@ -69,6 +70,7 @@ class DeliveryStatus(Struct, frozen=True, kw_only=True):
     rate_ml_h: float | None = None
     bag_empty_at_utc_ms: int | None = None
     occlusion_blind_s: int | None = None
+    """How long a closed line could stay hidden at this rate; ``None`` while nothing is delivered."""
 
 
 class _Snapshot(Struct, array_like=True):
@@ -136,8 +138,9 @@ class Monitor:
             verdict = DeliveryVerdict.TOO_EARLY if due else DeliveryVerdict.NOT_EXPECTED
         else:
             verdict = DeliveryVerdict.ON_PLAN if decidable_after_s == 0 else DeliveryVerdict.TOO_EARLY
+        blind_s = self._occlusion_blind_s(self._watch.case.expected)
         if occurrence is None:
-            return DeliveryStatus(verdict=verdict, rate_ml_h=memory.rate_ml_h)
+            return DeliveryStatus(verdict=verdict, rate_ml_h=memory.rate_ml_h, occlusion_blind_s=blind_s)
         left_ms = self._watch.case.left_ms()
         return DeliveryStatus(
             verdict=verdict,
@@ -147,7 +150,14 @@ class Monitor:
             ends_at_utc_ms=instant.utc_ms + left_ms if memory.doing is Doing.DELIVERING else None,
             decidable_after_s=decidable_after_s,
             rate_ml_h=memory.rate_ml_h,
+            occlusion_blind_s=blind_s,
         )
+
+    def _occlusion_blind_s(self, pump: PumpExpected) -> int | None:
+        memory = self._memory
+        if memory.doing not in (Doing.DELIVERING, Doing.KVO):
+            return None
+        return occlusion_blind_s(memory.rate_ml_h, pump, pressure_is_seen=memory.pressure.is_known)
 
     def snapshot(self) -> bytes:
         """All that is remembered, for the way over a restart."""

@@ -47,7 +47,8 @@ class Volumes:
         self._rates = rates
         self._thresholds: tuple[float, ...] = ()
         self._thresholds_for_ml_h = -1.0
-        self._highest_ml_h = self._highest_allowed_ml_h()
+        self.highest_ml_h = self._highest_allowed_ml_h()
+        """The highest rate that may be right at any time, boluses included."""
         self._rate_limit_threshold_ml = self._surplus_allowed_ml()
         if case.memory.day is None and case.limits.max_volume_ml is not None:
             case.memory.day = DayVolume([])
@@ -91,7 +92,7 @@ class Volumes:
             may_be_reset=carry.stopped or carry.elapsed_ms > self._case.limits.no_data_after_ms,
             counter_ml=self._case.expected.counter_ml,
             counter_wrap_ml=self._case.expected.counter_wrap_ml,
-            highest_ml_h=self._highest_ml_h,
+            highest_ml_h=self.highest_ml_h,
             set_ml_h=max(memory.rate_ml_h or 0.0, reading.rate_ml_h or 0.0),
         )
         if delivered.fall is CounterFall.WRAPPED:

@@ -1,7 +1,8 @@
 """One pump against its prescription: a reading goes through counter, occurrence, act and judgements.
 
 The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter),
-``doses.py`` (begin, interruption, end), ``timers.py`` (times that run out). Only the memory is changed.
+``doses.py`` (begin, interruption, end), ``line.py`` (pressure, sensor, free flow), ``timers.py`` (times that
+run out). Only the memory is changed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from drivers.reading import Reading
 from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.doses import Doses
+from gateway.core.line import Line
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
 from gateway.core.rates import Rates
@@ -28,6 +30,7 @@ class Watch:
         self._rates = Rates(self.case)
         self.volumes = Volumes(self.case, self._rates)
         self._doses = Doses(self.case, self._rates, self.volumes)
+        self._line = Line(self.case, self.volumes.highest_ml_h)
         self.timers = Timers(self.case, self._doses)
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
@@ -37,6 +40,7 @@ class Watch:
         last_t_ms = memory.seen_t_ms
         elapsed_ms = 0 if last_t_ms is None else t_ms - last_t_ms
         delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)
+        fell = delivered_ml is not None and memory.carry.fell
         if memory.occurrence is not None:
             self.volumes.bring_forward(
                 memory.occurrence, reading, t_ms, elapsed_ms, delivered_ml, length_known
@@ -46,6 +50,7 @@ class Watch:
         self._doses.anchor(reading, t_ms)
         self._doses.act(reading, t_ms, elapsed_ms, delivered_ml)
         self._judge(reading, t_ms)
+        self._line.read(reading, t_ms, elapsed_ms, delivered_ml, fell=fell, length_known=length_known)
         memory.seen_t_ms = t_ms
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h
