@@ -83,6 +83,10 @@ class TestWhileThePumpDoesNotDeliver:
         ward = live(A_DAY_AT_10, f"-0:10 idle\n0:00 running rate=10\n{story}", until="2:00")
         assert free_flows(ward) == []
 
+    def test_a_counter_that_creeps_all_night_is_none(self) -> None:
+        ward = live(A_DAY_AT_10, "-12:00 idle flow=0.08\n-0:10 idle", until="0:00")
+        assert free_flows(ward) == []
+
     def test_a_set_change_is_over_when_the_pump_delivers_again(self) -> None:
         ward = live(
             A_DAY_AT_10,

@@ -352,3 +352,57 @@ def test_an_hour_of_ordinary_readings_looks_sixty_times() -> None:
         rise.deliver(second * 1000, 60.0 + second % 3, 10.0, POLL_S * 1000, 300_000)
         limits.append((rise.limit_mmhg, rise.piece_ends_t_ms))
     assert len(set(limits)) <= 62
+
+
+class TestWhatIsUsual:
+    """What the average is made of, and when it begins anew."""
+
+    def at_rest_for(self, seconds: int, *, pressure_mmhg: float = 60.0) -> PressureRise:
+        rise = PressureRise()
+        for second in range(0, seconds, POLL_S):
+            rise.deliver(second * 1000, pressure_mmhg, 20.0, POLL_S * 1000, 300_000)
+        return rise
+
+    def test_it_is_the_mean_of_the_last_quarter_of_an_hour(self) -> None:
+        rise = self.at_rest_for(1800)
+        assert len(rise.pieces_mmhg) == 15
+        assert rise.limit_mmhg == 85.0
+
+    @pytest.mark.parametrize(("silence_s", "is_known"), [(240, True), (900, False)])
+    def test_a_gap_begins_it_anew(self, silence_s: int, is_known: bool) -> None:
+        rise = self.at_rest_for(1800)
+        rise.deliver((1800 + silence_s) * 1000, 60.0, 20.0, POLL_S * 1000, 300_000)
+        assert rise.is_known is is_known
+
+    @pytest.mark.parametrize(("rate_ml_h", "is_known"), [(24.0, True), (26.0, False), (14.0, False)])
+    def test_another_rate_begins_it_anew(self, rate_ml_h: float, is_known: bool) -> None:
+        rise = self.at_rest_for(1800)
+        rise.deliver(1_800_000, 60.0, rate_ml_h, POLL_S * 1000, 300_000)
+        assert rise.is_known is is_known
+
+    def test_pressure_that_follows_a_step_up_slowly_is_the_rates_own(self) -> None:
+        rise = self.at_rest_for(1800)
+        changes = [
+            rise.deliver(
+                (1800 + second) * 1000, 160.0 - 100.0 * math.exp(-second / 9), 60.0, POLL_S * 1000, 300_000
+            )
+            for second in range(0, 1800, POLL_S)
+        ]
+        assert set(changes) == {None}
+
+    def test_readings_within_fifteen_seconds_after_a_bolus_are_not_used(self) -> None:
+        rise = self.at_rest_for(1800)
+        rise.bolus(1_800_000)
+        for second in (1805, 1810):
+            rise.deliver(second * 1000, 150.0, 20.0, POLL_S * 1000, 300_000)
+            assert rise.hold is None
+        rise.deliver(1_815_000, 150.0, 20.0, POLL_S * 1000, 300_000)
+        assert rise.hold is not None
+        assert rise.limit_mmhg == 85.0
+
+    def test_a_level_that_lasts_becomes_usual(self) -> None:
+        rise = self.at_rest_for(1800)
+        for second in range(1800, 3600, POLL_S):
+            rise.deliver(second * 1000, 88.0, 20.0, POLL_S * 1000, 300_000)
+        assert rise.hold is None
+        assert rise.limit_mmhg == 88.0 + 25.0

@@ -174,7 +174,14 @@ class TestNoise:
 
 
 def compared(
-    rate_ml_h: float, sensor: str, seed: int, *, factor: float, shifted_at_s: int, until_s: int
+    rate_ml_h: float,
+    sensor: str,
+    seed: int,
+    *,
+    factor: float,
+    shifted_at_s: int,
+    until_s: int,
+    interrupted_each_s: int | None = None,
 ) -> int | None:
     """When a comparison of a noisy sensor with a counter of whole counts says that they disagree."""
     random_ = random.Random(seed)
@@ -191,9 +198,19 @@ def compared(
         noisy_ml = flowed_ml + random_.gauss(0, order.sensor.noise_ml)
         seen_ml = round(noisy_ml / order.sensor.resolution_ml) * order.sensor.resolution_ml
         comparison.counted_ml = counter_ml
+        if interrupted_each_s is not None and second % interrupted_each_s == 0:
+            comparison.interrupt()
         if comparison.take(second * 1000, seen_ml, expected) is Agreement.BROKEN:
             return second
     return None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_does_not_add_up_over_many_stops(seed: int) -> None:
+    found_s = compared(
+        2.0, SCALE, seed, factor=1.0, shifted_at_s=0, until_s=48 * 3600, interrupted_each_s=125
+    )
+    assert found_s is None
 
 
 class TestJump:
