@@ -16,10 +16,13 @@ from alerts.condition import Finding, Kind, Priority, Verdict
 from drivers.reading import PumpState
 from gateway.core.bolus_ledger import BolusLedger
 from gateway.core.delivery import DayVolume, RateLimit
+from gateway.core.free_flow import FreeFlow
 from gateway.core.hung_bag import HungBag
 from gateway.core.interruptions import Interruptions
 from gateway.core.learned import Learned
 from gateway.core.occurrence import Occurrence
+from gateway.core.pressure import PressureRise
+from gateway.core.sensor import Comparison
 from gateway.core.versions import Orders
 
 
@@ -96,6 +99,10 @@ class Memory(Struct, kw_only=True):
     rate_limit: RateLimit | None = None
     above_limit_readings: int = 0
     learned: Learned = msgspec.field(default_factory=Learned)
+    # the line
+    pressure: PressureRise = msgspec.field(default_factory=PressureRise)
+    sensor: Comparison = msgspec.field(default_factory=Comparison)
+    free_flow: FreeFlow = msgspec.field(default_factory=FreeFlow)
     # the schedule
     next_number: int | None = None
     """The earliest occurrence neither begun nor missed; ``None`` until the schedule is anchored."""

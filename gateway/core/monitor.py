@@ -22,13 +22,14 @@ from gateway.core import assess, revision
 from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.order import OrderError, parse_order
-from gateway.core.prescription import Prescription
+from gateway.core.prescription import Prescription, PumpExpected
+from gateway.core.pressure import occlusion_blind_s
 from gateway.core.quiet import Bounds
 from gateway.core.timeline import GapKind, Instant
 from gateway.core.versions import Orders, WaitingOrder
 from gateway.core.watch import Watch
 
-_SNAPSHOT_VERSION = 4
+_SNAPSHOT_VERSION = 5
 DEVIATIONS = frozenset(
     {
         Kind.NOT_STARTED,
@@ -91,6 +92,7 @@ class DeliveryStatus(Struct, frozen=True, kw_only=True):
     bag_empty_at_utc_ms: int | None = None
     """At the present set rate; ``None`` while nothing runs, and without ``[bag]``."""
     occlusion_blind_s: int | None = None
+    """How long a closed line could stay hidden at this rate; ``None`` while nothing is delivered."""
     pump_error_percent: float | None = None
     """By how much the pump counts more than it is set to, as learnt from earlier doses."""
     pump_error_half_width_percent: float | None = None
@@ -223,10 +225,12 @@ class Monitor:
         usual = watch.learning.error
         error_percent = None if usual is None else usual.error * 100
         half_width_percent = None if usual is None else usual.half_width * 100
+        blind_s = self._occlusion_blind_s(watch.case.expected)
         if occurrence is None:
             return DeliveryStatus(
                 verdict=verdict,
                 rate_ml_h=memory.rate_ml_h,
+                occlusion_blind_s=blind_s,
                 pump_error_percent=error_percent,
                 pump_error_half_width_percent=half_width_percent,
             )
@@ -240,9 +244,16 @@ class Monitor:
             decidable_after_s=decidable_after_s,
             rate_ml_h=memory.rate_ml_h,
             bag_empty_at_utc_ms=None if empty_in_ms is None else instant.utc_ms + empty_in_ms,
+            occlusion_blind_s=blind_s,
             pump_error_percent=error_percent,
             pump_error_half_width_percent=half_width_percent,
         )
+
+    def _occlusion_blind_s(self, pump: PumpExpected) -> int | None:
+        memory = self.memory
+        if memory.doing not in (Doing.DELIVERING, Doing.KVO):
+            return None
+        return occlusion_blind_s(memory.rate_ml_h, pump, pressure_is_seen=memory.pressure.is_known)
 
     def _verdict(self, watch: Watch, instant: Instant, decidable_after_s: int | None) -> DeliveryVerdict:
         memory = self.memory

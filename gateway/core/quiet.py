@@ -19,6 +19,7 @@ from gateway.core.case import Case
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.delivery import Edges, Mark
 from gateway.core.learned import Learning
+from gateway.core.line import Line
 from gateway.core.memory import Doing
 from gateway.core.occurrence import Occurrence
 from gateway.core.rates import Rates
@@ -59,6 +60,10 @@ class Bounds(Struct, frozen=True, kw_only=True):
     surplus_until_ml: float
     """Beyond this surplus the hard limit of rate is passed."""
     day_until_ml: float
+    flow_ml_h: float
+    """What the pump is set to, and what may come beside it; 0 while it does not deliver."""
+    flow_until_ml: float
+    """Beyond this surplus over it there is free flow."""
     """Beyond this volume within 24 h the hard limit of volume may be passed."""
 
 
@@ -66,8 +71,16 @@ class Quiet:
     """Finds the bounds, and takes readings that stay within them."""
 
     def __init__(
-        self, case: Case, rates: Rates, volumes: Volumes, timers: Timers, boluses: Boluses, learning: Learning
+        self,
+        case: Case,
+        rates: Rates,
+        volumes: Volumes,
+        timers: Timers,
+        boluses: Boluses,
+        learning: Learning,
+        line: Line,
     ) -> None:
+        self._line = line
         self._boluses = boluses
         self._learning = learning
         self._case = case
@@ -94,7 +107,7 @@ class Quiet:
             or reading.lockout_s is not None
             or reading.alarms
             or reading.state is PumpState.ALARM
-            or reading.independent_ml is not None
+            or not self._line.is_quiet(reading)
         ):
             return None
         if memory.doing is Doing.DELIVERING:
@@ -165,13 +178,14 @@ class Quiet:
         limits = self._case.limits
         if self._case.memory.above_limit_readings:
             return None
+        flow_ml_h = self._line.set_ml_h(reading)
         return Bounds(
             state=reading.state,
             rate_ml_h=reading.rate_ml_h,
             alarms=reading.alarms,
             serial=reading.serial,
             t_until_ms=min(self._timers.next_but_silence_t_ms(), self._case.memory.boluses.look_t_ms or inf),
-            longest_ms=min(limits.no_data_after_ms, longest_ms),
+            longest_ms=min(limits.no_data_after_ms, 2 * self._case.poll_ms, longest_ms),
             most_at_once_ml=most_at_once_ml,
             surplus_at_once_ml=surplus_at_once_ml,
             ordered_ml_h=ordered_ml_h,
@@ -183,6 +197,8 @@ class Quiet:
             allowed_ml_h=self._volumes.allowed_ml_h,
             surplus_until_ml=self._volumes.surplus_allowed_ml,
             day_until_ml=inf if limits.max_volume_ml is None else limits.max_volume_ml,
+            flow_ml_h=flow_ml_h,
+            flow_until_ml=self._line.free_flow_threshold_ml(flow_ml_h),
         )
 
     def passes(self, bounds: Bounds, instant: Instant, reading: Reading) -> bool:
@@ -199,7 +215,6 @@ class Quiet:
             or reading.serial != bounds.serial
             or reading.bolus_ml is not None
             or reading.lockout_s is not None
-            or reading.independent_ml is not None
             or t_ms >= bounds.t_until_ms
             or elapsed_ms > bounds.longest_ms
             or instant.gap is not GapKind.NONE
@@ -219,6 +234,12 @@ class Quiet:
             surplus_ml = rate_limit.after(delivered_ml, allowed_ml)
             if surplus_ml > bounds.surplus_until_ml:
                 return False
+        flow = memory.free_flow.counter
+        flow_ml = flow.after(delivered_ml, bounds.flow_ml_h, elapsed_ms)
+        pressure_mmhg = reading.pressure_mmhg if bounds.flow_ml_h else None
+        rise = memory.pressure
+        if flow_ml > bounds.flow_until_ml or (pressure_mmhg is not None and pressure_mmhg > rise.limit_mmhg):
+            return False
         occurrence = memory.occurrence
         if occurrence is not None and not self._brings_forward(
             bounds, occurrence, t_ms, elapsed_ms, delivered_ml
@@ -229,6 +250,11 @@ class Quiet:
         if day is not None:
             day.add(t_ms, delivered_ml)
         memory.bag.taken_ml += delivered_ml
+        flow.add(t_ms, delivered_ml, bounds.flow_ml_h, flow_ml)
+        if pressure_mmhg is not None:
+            rise.deliver(
+                t_ms, pressure_mmhg, reading.rate_ml_h, self._case.poll_ms, self._case.limits.no_data_after_ms
+            )
         memory.counter_ml = volume_ml
         memory.t_ms = memory.seen_t_ms = t_ms
         memory.utc_offset_ms = instant.utc_ms - t_ms

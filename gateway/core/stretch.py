@@ -8,6 +8,7 @@ also in a replay of a year.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from drivers.reading import PumpState
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.delivery import NOTHING_ML, PIECE_MS, RATE_LIMIT_EDGE, REFERENCES, Mark
+from gateway.core.free_flow import surplus_begins_ml_h
 from gateway.core.monitor import Monitor
+from gateway.core.pressure import PIECES, PressureRise, limit_mmhg, piece_ms
 from gateway.core.quiet import Bounds
 from gateway.core.timeline import CLOCK_SET_MS, Moment, Timeline
 
@@ -108,6 +111,7 @@ class _Stretch:
             & (self._delivered_ml <= bounds.most_at_once_ml)
         )
         self._count = _first_false(quiet)
+        self._pressure = _Pressure(self._memory.pressure, columns.pressure_mmhg[here], self._t_ms)
         self._tests: list[tuple[list[float], list[Mark], int, Numbers]] = []
 
     def length(self) -> int:
@@ -116,6 +120,8 @@ class _Stretch:
             return 0
         if self._count >= SHORTEST:
             self._stay_within_limits()
+        if self._count >= SHORTEST and self._bounds.flow_ml_h:
+            self._count = self._pressure.stays_usual(self._count)
         if self._count >= SHORTEST and self._bounds.thresholds:
             self._stay_within_tests()
         return self._count
@@ -128,9 +134,14 @@ class _Stretch:
         self._given_ml = np.cumsum(self._delivered_ml[:count])
         if memory.day is not None:
             self._shorten(memory.day.total_ml + self._given_ml <= bounds.day_until_ml)
+        edge_ml_h = surplus_begins_ml_h(bounds.flow_ml_h)
+        passed_ms = np.cumsum(self._elapsed_ms[:count])
+        edge_ml = edge_ml_h * passed_ms / MS_PER_HOUR
+        self._flow_ml = _cusum(memory.free_flow.counter.value_ml + self._given_ml - edge_ml)
+        self._shorten(self._flow_ml <= bounds.flow_until_ml - NOTHING_ML)
         if memory.rate_limit is not None:
             edge_ml_h = bounds.allowed_ml_h * RATE_LIMIT_EDGE
-            allowed_ml = edge_ml_h * np.cumsum(self._elapsed_ms[:count]) / MS_PER_HOUR
+            allowed_ml = edge_ml_h * passed_ms / MS_PER_HOUR
             self._surplus_ml = _cusum(memory.rate_limit.surplus_ml + self._given_ml - allowed_ml)
             self._shorten(self._surplus_ml <= bounds.surplus_until_ml - NOTHING_ML)
 
@@ -182,12 +193,15 @@ class _Stretch:
             if len(counts):
                 occurrence.counted_t_ms = int(self._t_ms[counts[-1]])
             for values, since, index, course_ml in self._tests:
+                if course_ml[last] <= NOTHING_ML:
+                    values[index] = 0.0
+                    continue
                 nothing = np.flatnonzero(course_ml[:count] <= NOTHING_ML)
                 if len(nothing):
                     since[index] = self._mark(int(nothing[-1]))
                 elif not values[index]:
                     since[index] = occurrence.bank.mark
-                values[index] = float(course_ml[last]) if course_ml[last] > NOTHING_ML else 0.0
+                values[index] = float(course_ml[last])
             occurrence.bank.mark = self._mark(last)
         elif occurrence is not None:
             occurrence.bank.mark = Mark(
@@ -198,6 +212,9 @@ class _Stretch:
         if memory.rate_limit is not None:
             memory.rate_limit.surplus_ml = float(self._surplus_ml[last])
         memory.bag.taken_ml += float(self._given_ml[last])
+        self._take_flow(count)
+        if self._bounds.flow_ml_h:
+            self._pressure.take(count)
         memory.counter_ml = float(self._volume_ml[last])
         memory.t_ms = memory.seen_t_ms = t_ms
         memory.utc_offset_ms = int(self._utc_ms[last]) - t_ms
@@ -210,6 +227,28 @@ class _Stretch:
             float(self._total_ml[place]),
         )
 
+    def _take_flow(self, count: int) -> None:
+        """What is remembered of volume beyond what is set."""
+        flow = self._memory.free_flow.counter
+        values_ml = self._flow_ml[:count]
+        nothing = np.flatnonzero(values_ml <= NOTHING_ML)
+        first, given_ml, t_ms = 0, 0.0, flow.seen_t_ms or 0
+        if len(nothing):
+            place = int(nothing[-1])
+            first, given_ml, t_ms = place + 1, float(self._given_ml[place]), int(self._t_ms[place])
+            flow.value_ml = flow.moved_ml = flow.set_ml = flow.peak_ml = 0.0
+            flow.moves = 0
+            flow.since_t_ms = t_ms
+        last_t_ms = int(self._t_ms[count - 1])
+        if first < count:
+            rising_ml = np.maximum.accumulate(np.append(flow.peak_ml, values_ml[first:]))
+            flow.value_ml = float(values_ml[-1])
+            flow.moved_ml += float(self._given_ml[count - 1]) - given_ml
+            flow.set_ml += self._bounds.flow_ml_h * (last_t_ms - t_ms) / MS_PER_HOUR
+            flow.peak_ml = float(rising_ml[-1])
+            flow.moves += int(np.count_nonzero(np.diff(rising_ml)))
+        flow.seen_t_ms = last_t_ms
+
     def _add_to_day(self, count: int) -> None:
         day = self._memory.day
         assert day is not None
@@ -219,6 +258,69 @@ class _Stretch:
         for end in ends:
             day.add(int(self._t_ms[end]), float(self._given_ml[end]) - before_ml)
             before_ml = float(self._given_ml[end])
+
+
+class _Pressure:
+    """The pressure of a stretch in the pieces of its slow average (``pressure.py``)."""
+
+    def __init__(self, rise: PressureRise, pressure_mmhg: Numbers, t_ms: Whole) -> None:
+        self._rise = rise
+        self._pressure_mmhg = pressure_mmhg
+        self._t_ms = t_ms
+        self._starts: list[int] = []
+        self._means_mmhg: list[float] = []
+
+    def stays_usual(self, count: int) -> int:
+        """How many of the first ``count`` are not above their limit, and all show it or none does."""
+        rise = self._rise
+        reported = ~np.isnan(self._pressure_mmhg[:count])
+        count = _first_false(reported == reported[0])
+        if not reported[0]:
+            return count
+        if rise.used_from_t_ms is None or not rise.is_known or self._t_ms[0] < rise.used_from_t_ms:
+            return 0
+        times_ms = self._t_ms[:count].tolist()
+        length_ms = piece_ms(rise.set_ml_h)
+        place = bisect_left(times_ms, rise.piece_ends_t_ms)
+        while place < count:
+            self._starts.append(place)
+            place = bisect_left(times_ms, times_ms[place] + length_ms, place + 1)
+        edges = [0, *self._starts, count]
+        sums_mmhg = np.add.reduceat(np.append(self._pressure_mmhg[:count], 0.0), edges).tolist()
+        pieces_mmhg = list(rise.pieces_mmhg)
+        limits_mmhg = [rise.limit_mmhg]
+        total_mmhg, readings = rise.sum_mmhg, rise.readings
+        for begin, end, sum_mmhg in zip(edges, edges[1:-1], sums_mmhg, strict=False):
+            # reduceat gives the first reading of an empty piece
+            total_mmhg += sum_mmhg if end > begin else 0.0
+            readings += end - begin
+            if readings:
+                pieces_mmhg.append(total_mmhg / readings)
+            self._means_mmhg.append(pieces_mmhg[-1])
+            limits_mmhg.append(limit_mmhg(pieces_mmhg[-PIECES:]))
+            total_mmhg, readings = 0.0, 0
+        limit = np.repeat(limits_mmhg, np.diff(edges))
+        limit[self._starts] = limits_mmhg[
+            :-1
+        ]  # that which begins a piece still has the limit of the one before
+        return _first_false(self._pressure_mmhg[:count] <= limit)
+
+    def take(self, count: int) -> None:
+        """Remember the first ``count``."""
+        rise = self._rise
+        if np.isnan(self._pressure_mmhg[0]):
+            return
+        begun = bisect_left(self._starts, count)
+        first = 0
+        if begun:
+            first = self._starts[begun - 1]
+            rise.pieces_mmhg = [*rise.pieces_mmhg, *self._means_mmhg[:begun]][-PIECES:]
+            rise.limit_mmhg = limit_mmhg(rise.pieces_mmhg)
+            rise.piece_ends_t_ms = int(self._t_ms[first]) + piece_ms(rise.set_ml_h)
+            rise.sum_mmhg = 0.0
+            rise.readings = 0
+        rise.sum_mmhg += float(self._pressure_mmhg[first:count].sum())
+        rise.readings += count - first
 
 
 def _cusum(running_ml: Numbers) -> Numbers:

@@ -30,7 +30,7 @@ DECIDABLE_SHIFT = 0.2
 """The verdict is "too early" until a shift this far beyond the tolerance would have been found."""
 STANDSTILL_SHARE = 0.8
 """A deficit is a standstill if this much of it arose since the counter last moved, ..."""
-OVERDUE_COUNTS = 1.1
+OVERDUE_COUNTS = 1.4
 """... and this many counts are due and none has come; before that the counter may be slow."""
 STANDSTILL_COUNTS = 5.0
 """With so many counts due and none come it stands still, whatever was missing before."""
@@ -52,7 +52,8 @@ class Volumes:
         self._learning = learning
         self._thresholds: tuple[float, ...] = ()
         self._thresholds_for_ml_h = -1.0
-        self._highest_ml_h = self._highest_allowed_ml_h()
+        self.highest_ml_h = self._highest_allowed_ml_h()
+        """The highest rate that may be right at any time, boluses included."""
         self.allowed_ml_h = (case.limits.max_rate_ml_h or 0.0) * (1 + case.expected.accuracy)
         """The hard limit of rate, with the pump's accuracy; meaningless where there is none."""
         self.surplus_allowed_ml = self._surplus_allowed_ml()
@@ -100,7 +101,7 @@ class Volumes:
             may_be_reset=carry.stopped or carry.elapsed_ms > self._case.limits.no_data_after_ms,
             counter_ml=self._case.expected.counter_ml,
             counter_wrap_ml=self._case.expected.counter_wrap_ml,
-            highest_ml_h=self._highest_ml_h,
+            highest_ml_h=self.highest_ml_h,
             set_ml_h=max(memory.rate_ml_h or 0.0, reading.rate_ml_h or 0.0),
         )
         if delivered.fall is CounterFall.WRAPPED:

@@ -2,8 +2,9 @@
 
 The parts: ``case.py`` (what all look at), ``rates.py`` (the set rate), ``volumes.py`` (the counter),
 ``boluses.py`` (on demand), ``doses.py`` (begin, interruption, end), ``disturbances.py`` (interrupted again
-and again, over too late), ``bag.py`` (what is left), ``timers.py`` (times that run out), ``learned.py`` (the
-pump's own error), ``quiet.py`` (the quick way through). Only the memory is changed.
+and again, over too late), ``bag.py`` (what is left), ``line.py`` (pressure, sensor, free flow), ``timers.py``
+(times that run out), ``learned.py`` (the pump's own error), ``quiet.py`` (the quick way through). Only the
+memory is changed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.disturbances import Disturbances
 from gateway.core.doses import Doses
 from gateway.core.learned import Learning
+from gateway.core.line import Line
 from gateway.core.memory import Doing, Findings, Memory
 from gateway.core.prescription import Prescription
 from gateway.core.quiet import Quiet
@@ -42,9 +44,12 @@ class Watch:
         self.volumes = Volumes(self.case, self._rates, self.boluses, self.learning)
         self._doses = Doses(self.case, self._rates, self.volumes)
         self.bag = BagWatch(self.case, self._rates)
+        self._line = Line(self.case, self.volumes.highest_ml_h)
         self._disturbances = Disturbances(self.case)
         self.timers = Timers(self.case, self._doses, self._disturbances)
-        self.quiet = Quiet(self.case, self._rates, self.volumes, self.timers, self.boluses, self.learning)
+        self.quiet = Quiet(
+            self.case, self._rates, self.volumes, self.timers, self.boluses, self.learning, self._line
+        )
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
         """Take one reading; ``length_known`` is False if nobody knows how long it is since the last one."""
@@ -61,6 +66,7 @@ class Watch:
         if reading.state is PumpState.BOLUS or memory.boluses.now is not None or not length_known:
             self.boluses.see(reading, t_ms, length_known=length_known)
         delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)
+        fell = delivered_ml is not None and memory.carry.fell
         if memory.occurrence is not None:
             self.volumes.bring_forward(
                 memory.occurrence, reading, t_ms, elapsed_ms, delivered_ml, length_known
@@ -71,6 +77,7 @@ class Watch:
         self._doses.act(reading, t_ms, elapsed_ms, delivered_ml)
         self._judge(reading, t_ms)
         self.boluses.judge(reading, t_ms)
+        self._line.read(reading, t_ms, elapsed_ms, delivered_ml, fell=fell, length_known=length_known)
         memory.seen_t_ms = t_ms
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h

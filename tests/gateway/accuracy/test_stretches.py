@@ -23,6 +23,7 @@ class Listener:
     """Stands where a ward stands, and cuts stretches."""
 
     def __init__(self, order: Prescription) -> None:
+        self.prescription = order
         self.recorder = Recorder(order)
         self.timeline = Timeline()
 

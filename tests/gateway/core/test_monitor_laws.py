@@ -35,6 +35,7 @@ PRESCRIPTIONS = [
         phases='[[schedule.phase]]\nduration = "10min"\nvolume_ml = 20\n',
         tail='[limits]\nmin_interval = "1h"\n[response]\nurgency = "vital"\n',
     ),
+    continuous(5, 4, rest='[sensor]\nkind = "weight"\nresolution_ml = 1\nnoise_ml = 0.5\n'),
 ]
 CODES = [*PumpAlarm, "vendor:A", "vendor:B"]
 
@@ -46,6 +47,8 @@ readings = st.builds(
     rate_ml_h=st.none() | st.sampled_from([0.0, 0.5, 5.0, 10.0, 30.0, 60.0, 100.0]),
     volume_ml=st.none() | st.floats(0, 600),
     vtbi_ml=st.none() | st.floats(0, 100),
+    pressure_mmhg=st.none() | st.floats(-50, 600),
+    independent_ml=st.none() | st.floats(-100, 600),
     alarms=st.none() | st.lists(st.sampled_from(CODES), max_size=3).map(tuple),
 )
 passing = st.sampled_from([1, 4_000, 5_000, 5_000, 5_000, 60_000, 600_000, 7_200_000])

@@ -17,11 +17,20 @@ five seconds and counts exactly what its rate gives, unless the row says otherwi
 ``step``    the wall clock is set by so many minutes
 ``silence`` (in place of a state): no readings
 ``nocount`` readings without a volume
+
+Where the prescription has a ``[sensor]`` it sees what flows, in its counts, unless the row says otherwise:
+
+``seen``    what the sensor sees, mL/h
+``jump``    the sensor shows so much more at once
+``blind``   readings without the sensor
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import floor
+
+from msgspec.structs import replace
 
 from alerts.condition import Kind
 from drivers.reading import PumpState, Reading
@@ -65,7 +74,8 @@ def live(prescription: Prescription | None, table: str, *, until: str, phase_s: 
 
 def play(ward: Ward, table: str, *, until: str, phase_s: int = 2) -> None:
     rows = rows_of(table)
-    counter_ml = true_ml = 0.0
+    counter_ml = true_ml = seen_ml = 0.0
+    sensor = None if ward.prescription is None else ward.prescription.sensor
     step_ms = 0
     now_s = last_s = rows[0].at_s + phase_s
     done: set[int] = set()
@@ -81,9 +91,12 @@ def play(ward: Ward, table: str, *, until: str, phase_s: int = 2) -> None:
                 if "counter" in one.options:
                     true_ml = float(one.options["counter"])
                 true_ml += float(one.options.get("add", 0))
+                seen_ml += float(one.options.get("add", 0)) + float(one.options.get("jump", 0))
                 step_ms += round(float(one.options.get("step", 0)) * 60_000)
             if flows_until_s > flowing_from_s:
                 true_ml += flow_ml_h(one) * (flows_until_s - flowing_from_s) / 3600
+                seen_ml_h = float(one.options.get("seen", flow_ml_h(one)))
+                seen_ml += seen_ml_h * (flows_until_s - flowing_from_s) / 3600
             row = one
         last_s = now_s
         counter_ml = int(true_ml * 100 + 1e-6) / 100
@@ -94,7 +107,11 @@ def play(ward: Ward, table: str, *, until: str, phase_s: int = 2) -> None:
                 utc_ms=START_UTC_MS + now_ms + step_ms,
                 synced=row.options.get("clock") != "unsynced",
             )
-            ward.take(moment, reading(row, counter_ml))
+            told = reading(row, counter_ml)
+            if sensor is not None and "blind" not in row.options:
+                counts = floor(seen_ml / sensor.resolution_ml + 1e-6)
+                told = replace(told, independent_ml=counts * sensor.resolution_ml)
+            ward.take(moment, told)
         now_s += POLL_S
 
 
