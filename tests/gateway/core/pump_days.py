@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from alerts.condition import Finding, Kind, Urgency, Verdict
-from alerts.inhibition import Inhibition, Phase
+from alerts.inhibition import Inhibition, Phase, Transition
 from drivers.reading import PumpState, Reading
 from gateway.core.monitor import Monitor
 from gateway.core.order import parse_order
@@ -170,6 +170,8 @@ class Ward:
         self.told: list[tuple[float, str, str]] = []
         """Seconds after ``START_UTC_MS``, kind, ``start`` or ``end``."""
         self.findings: list[Finding] = []
+        self.started: list[Transition] = []
+        """What has started, with its priority and words; information too."""
         self.instant: Instant | None = None
 
     def take(self, moment: Moment, reading: Reading | None) -> None:
@@ -183,8 +185,15 @@ class Ward:
         for transition in self.inhibition.apply(findings):
             if transition.phase is Phase.WORSE:
                 continue
+            if transition.phase is Phase.START:
+                self.started.append(transition)
             seconds = (transition.finding.at_utc_ms - START_UTC_MS) / 1000
             self.told.append((seconds, transition.finding.kind.value, transition.phase.value))
+
+    def restart(self) -> None:
+        """The gateway is started anew, from what it had stored."""
+        snapshot = self.monitor.snapshot()
+        self.monitor = Monitor.restore("pump", self.prescription, snapshot)
 
     def alerts(self) -> list[tuple[float, str]]:
         """What has started and is no mere information."""
