@@ -52,6 +52,8 @@ class Carry(Struct):
     priming: bool = False
     fell: bool = False
     """The counter stands lower than it did, and has not wrapped."""
+    length_unknown: bool = False
+    """Nobody knows how long it is: the gateway was restarted and its clock not yet right."""
 
 
 class Memory(Struct, kw_only=True):

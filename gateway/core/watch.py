@@ -36,7 +36,7 @@ class Watch:
         reading = self._rates.with_bolus_named(reading)
         last_t_ms = memory.seen_t_ms
         elapsed_ms = 0 if last_t_ms is None else t_ms - last_t_ms
-        delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)
+        delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms, length_known=length_known)
         if memory.occurrence is not None:
             self.volumes.bring_forward(
                 memory.occurrence, reading, t_ms, elapsed_ms, delivered_ml, length_known
