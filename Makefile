@@ -5,11 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test matrix check bench clean
 
 help:
 	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
 	@echo "make test    all tests, with their set-up"
+	@echo "make matrix  every therapy with every fault, in all variants: some minutes"
 	@echo "make check   style and types"
 	@echo "make bench   the alert path, compared with the bare parts it is made of"
 	@echo "make clean   removes what these have made here"
@@ -20,6 +21,9 @@ demo: .venv/installed-demo
 test: .venv/installed-dev
 	@.ci/install-for-tests
 	$(BIN)/python -m pytest
+
+matrix: .venv/installed-dev
+	$(BIN)/python -m pytest -m "long or not long" tests/regimens
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
