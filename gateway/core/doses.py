@@ -143,6 +143,8 @@ class Doses:
         longer. Only another rate, more than the whole volume, or ``end_window`` tells that it is the next.
         """
         slack_ms = 2 * self._case.poll_ms + occurrence.uncertain_ms
+        if occurrence.joined_at_ml:
+            slack_ms += self._case.limits.start_window_ms  # nobody saw when it began
         late_ms = occurrence.tau_ms - self._case.course.length_ms
         if (
             late_ms < -slack_ms

@@ -181,6 +181,14 @@ class Ward:
             return
         self.instant = instant
         findings = self.monitor.step(instant, reading)
+        self._tell(findings)
+
+    def revise(self, order_text: str) -> None:
+        """A new version of the order comes, and holds from now on."""
+        assert self.instant is not None
+        self._tell(self.monitor.revise(order_text, self.instant))  # type: ignore[attr-defined]
+
+    def _tell(self, findings: tuple[Finding, ...]) -> None:
         self.findings.extend(findings)
         for transition in self.inhibition.apply(findings):
             if transition.phase is Phase.WORSE:

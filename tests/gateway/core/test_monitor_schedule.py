@@ -540,6 +540,30 @@ def test_a_stop_for_the_next_bag_a_little_late_is_no_beginning_of_the_next(flow:
     )
 
 
+def test_a_dose_that_was_joined_may_have_begun_a_change_of_bag_after_it_was_due() -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+         1:00  running   rate=10   counter=8.33
+         2:10  complete
+         2:15  running   rate=10   counter=0
+         4:15  complete
+        """,
+        until="4:20",
+    )
+    must_be_told(
+        ward,
+        """
+        1:00  dose_started
+        2:10  dose_ended
+        2:15  counter_reset
+        2:15  dose_started
+        4:15  dose_ended
+        """,
+        info=True,
+    )
+
+
 def test_by_day_and_by_night_without_a_stop_another_rate_tells_that_the_next_has_begun() -> None:
     by_day_and_night = order(
         head='every = "4h"\ntimes = 3\n',
