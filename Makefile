@@ -5,7 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test matrix check bench clean
+.PHONY: help demo test matrix check bench noise clean
+
+DAYS ?= 200
+SEED ?= 1
 
 help:
 	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
@@ -13,6 +16,7 @@ help:
 	@echo "make matrix  every therapy with every fault, in all variants: some minutes"
 	@echo "make check   style and types"
 	@echo "make bench   the alert path, compared with the bare parts it is made of"
+	@echo "make noise   false alerts and misses in so many days of ordinary homes: DAYS=1000 SEED=1"
 	@echo "make clean   removes what these have made here"
 
 demo: .venv/installed-demo
@@ -33,6 +37,9 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	@.ci/install-for-tests
 	$(BIN)/python -m benchmarks.alert_path
+
+noise: .venv/installed-dev
+	$(BIN)/python -m benchmarks.messy_home --days $(DAYS) --seed $(SEED)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .hypothesis

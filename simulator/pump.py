@@ -400,7 +400,9 @@ class Pump:
 
     def _with_bag_and_counter(self, moment: _Moment, faults: dict[str, Fault]) -> _Moment:
         """What hands do to the bag and to the counter."""
-        if moment.bag_off and "bag_change" not in faults:
+        change_ms = self._bag_change_ms(moment)
+        is_changed = change_ms is not None and change_ms[1] <= moment.at_ms
+        if is_changed or (moment.bag_off and "bag_change" not in faults):
             moment = self._with_new_bag(moment)
         moment = structs.replace(moment, bag_off="bag_change" in faults)
         if "counter_reset" in faults and not moment.counter_cleared:
@@ -468,11 +470,9 @@ class Pump:
         if due_ms is not None and due_ms <= now_ms:
             if "missed_dose" in faults:
                 return structs.replace(moment, occurrence=moment.occurrence + 1)
-            change_ms = self._bag_change_ms(moment)
             waits = not {"late_start", "paused", "bag_change"}.isdisjoint(faults) or moment.alarm is not None
-            if not waits and (change_ms is None or change_ms[1] <= now_ms):
-                begun = structs.replace(moment, stage="giving", stage_since_ms=now_ms)
-                return begun if change_ms is None else self._with_new_bag(begun)
+            if not waits and self._bag_change_ms(moment) is None:
+                return structs.replace(moment, stage="giving", stage_since_ms=now_ms)
         off = now_ms >= self._kvo_end_ms(moment) and "kvo_left" not in faults
         if moment.stage == "keeping_open" and due_ms is None and off:
             return structs.replace(moment, stage="waiting", stage_since_ms=now_ms)

@@ -78,6 +78,8 @@ class Bedside:
     """When the gateway is started anew, from its snapshot."""
     order: Prescription | None = None
     """Another order than the regimen's own."""
+    revised: tuple[int, str] | None = None
+    """When a new version of the order comes, and its text."""
 
     def prescription(self) -> Prescription:
         order = self.order or ordered(self.regimen)
@@ -134,8 +136,11 @@ class Bedside:
         told: Iterable[Told] = self.readings()
         if self.link is not None:
             told = self.link(told)
-        restarts_ms = self.restarts_ms
+        restarts_ms, revised = self.restarts_ms, self.revised
         for moment, reading in told:
+            if revised is not None and reading.at_ms - BOOT_MS >= revised[0]:
+                ward.revise(revised[1])
+                revised = None
             if restarts_ms is not None and reading.at_ms - BOOT_MS >= restarts_ms:
                 ward.restart()
                 restarts_ms = None
@@ -168,7 +173,7 @@ def alerts_of(ward: Ward) -> list[Alert]:
     """What was told and is no mere information."""
     return [
         Alert(
-            (one.finding.at_utc_ms - START_UTC_MS) / 1000,
+            (one.finding.at_ms - BOOT_MS) / 1000,  # not on the wall clock: it may be set
             one.finding.kind.value,
             one.priority,
             one.finding.message,
@@ -229,6 +234,15 @@ def clock_set(at_ms: int, by_ms: int) -> Link:
         for moment, reading in told:
             moved_ms = by_ms if reading.at_ms - BOOT_MS >= at_ms else 0
             yield structs.replace(moment, utc_ms=moment.utc_ms + moved_ms), reading
+
+    return link
+
+
+def moved(by_ms: int) -> Link:
+    """All of it happens so much later in the calendar."""
+
+    def link(told: Iterable[Told]) -> Iterator[Told]:
+        return ((structs.replace(moment, utc_ms=moment.utc_ms + by_ms), reading) for moment, reading in told)
 
     return link
 

@@ -12,6 +12,7 @@ polls + 10 s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,12 +23,13 @@ from alerts.condition import Kind
 from gateway.core.delivery import REFERENCES
 from gateway.core.prescription import Prescription
 from simulator.faults import Fault
-from simulator.scenario import regimen_names
+from simulator.scenario import prescription_starting, regimen_names
 from simulator.therapy import Leg, Program
 from tests.gateway.core.bound import the_bound_s
 from tests.regimens.bedside import (
     GAUGE,
     LEAD_MS,
+    START,
     Bedside,
     burst_after,
     clock_drifts,
@@ -65,7 +67,7 @@ class Cell:
     """One regimen with one fault."""
 
     code: str
-    """As in the catalogue of faults: F01 to F33."""
+    """As in the catalogue of faults: F01 to F34."""
     label: str
     bedside: Bedside
     due: tuple[Due, ...] = ()
@@ -1082,3 +1084,42 @@ def the_gateway_loses_its_mains(patient: Patient) -> Iterator[Cell]:
             ),
             also=frozenset({Kind.NO_DATA}),
         )
+
+
+NUMBERS = re.compile(r"^(rate_ml_h|from_ml_h|to_ml_h|volume_ml) = ([0-9.]+)$", re.MULTILINE)
+
+
+def _order_with_rates(patient: Patient, factor: float) -> str:
+    """The regimen's order with all rates times so much, in a bag that holds it."""
+    text = prescription_starting(patient.story.prescription_text, START)
+    text = NUMBERS.sub(lambda found: f"{found[1]} = {float(found[2]) * factor:.6g}", text)
+    return re.sub(r"^(dose_rate|max_rate_ml_h|max_volume_ml) = .*\n", "", text, flags=re.MULTILINE)
+
+
+@row("F34")
+def the_order_is_changed_while_it_runs(patient: Patient) -> Iterator[Cell]:
+    t0_ms = patient.t0_ms
+    text = _order_with_rates(patient, 0.7)
+    until_ms = t0_ms + min(20 * MIN, patient.left_ms() // 2)
+    yield Cell(
+        code="F34",
+        label="programmed",
+        bedside=patient.bedside(
+            until_ms,
+            patient.fault("wrong_rate", strength=0.7),
+            revised=(t0_ms, text),
+            from_ms=patient.before(t0_ms),
+        ),
+    )
+    by_ms = t0_ms + patient.fact_ms()
+    over = by_ms > patient.phase_end_ms
+    yield Cell(
+        code="F34",
+        label="not_programmed",
+        bedside=patient.bedside(
+            min(by_ms + 30 * S, patient.phase_end_ms), revised=(t0_ms, text), from_ms=patient.before(t0_ms)
+        ),
+        due=(Due(kinds=frozenset({Kind.WRONG_RATE}), from_ms=t0_ms, by_ms=by_ms),),
+        also=patient.broken_off(by_ms),
+        undecidable="the dose is over before two readings have shown the rate" if over else "",
+    )

@@ -63,6 +63,13 @@ def test_the_change_of_a_bag_interrupts_keep_vein_open() -> None:
     ]
 
 
+def test_a_bag_that_keep_vein_open_has_emptied_is_changed_before_the_next_dose_all_the_same() -> None:
+    pump = pump_with(program=doses(between_ml_h=60.0), bag_ml=21.0, bag_change_ms=2 * MIN)
+    assert [pump.truth_at(at_ms).alarms for at_ms in (10 * MIN, 25 * MIN)] == [(), ("empty",)]
+    truth = pump.truth_at(31 * MIN)
+    assert (truth.state, truth.alarms) == ("running", ())
+
+
 def test_where_doses_follow_without_a_gap_the_change_of_the_bag_moves_the_next() -> None:
     pump = pump_with(program=doses(every_ms=10 * MIN), bag_ml=21.0, bag_change_ms=2 * MIN)
     assert told(pump, 11 * MIN, 12 * MIN, 22 * MIN - 1, 23 * MIN, 24 * MIN) == [
