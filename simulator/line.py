@@ -35,7 +35,7 @@ def gauge_shows_mmhg(gauge: Gauge, seed: int, now_ms: int, stored_mmhg: float, r
     """The pressure that the pump reports at ``now_ms``, in mmHg; never below 0."""
     shown_mmhg = gauge.resting_mmhg + stored_mmhg + gauge.resistance_mmhg_h_ml * rate_ml_h
     if gauge.posture_mmhg:
-        shown_mmhg += gauge.posture_mmhg * _posture(seed, now_ms // POSTURE_MS)
+        shown_mmhg += gauge.posture_mmhg * posture_of(seed, now_ms // POSTURE_MS)
     if gauge.noise_mmhg:
         wave = sin(2 * pi * (now_ms / SLOW_PERIOD_MS + seed % 97 / 97)) * sqrt(2)
         shown_mmhg += gauge.noise_mmhg * (_normal(seed, now_ms) + wave)
@@ -43,7 +43,7 @@ def gauge_shows_mmhg(gauge: Gauge, seed: int, now_ms: int, stored_mmhg: float, r
 
 
 @cache
-def _posture(seed: int, turn: int) -> float:
+def posture_of(seed: int, turn: int) -> float:
     """From -1 to 1 for the time of one posture; in bed as it was to begin with."""
     return random.Random(f"{seed} posture {turn}").uniform(-1.0, 1.0) if turn else 0.0
 

@@ -27,8 +27,11 @@ from collections.abc import Callable
 from math import ceil, inf
 from typing import Literal
 
+import numpy as np
 from msgspec import Struct, structs
 
+from simulator import columns
+from simulator.columns import Times
 from simulator.faults import ALARM_FAULTS, Fault, Mishaps
 from simulator.line import gauge_shows_mmhg
 from simulator.mechanism import Strokes, counter_shows, ripple_share, ripple_volume_ml
@@ -169,6 +172,17 @@ class Pump:
     def truth_at(self, now_ms: int) -> Truth:
         """How things are at ``now_ms``. Raises ValueError before the scenario's beginning."""
         return self._truth(self._span_at(now_ms), now_ms)
+
+    def columns_at(self, times_ms: Times) -> columns.Columns:
+        """What the pump says at many moments, which must be in order: a quicker way for long runs."""
+        parts = []
+        place = 0
+        while place < len(times_ms):
+            span = self._span_at(int(times_ms[place]))
+            until = int(np.searchsorted(times_ms, span.until_ms))
+            parts.append(self._columns(span, times_ms[place:until]))
+            place = until
+        return columns.joined(parts)
 
     @property
     def mishaps(self) -> Mishaps:
@@ -361,6 +375,62 @@ class Pump:
             log_entries=moment.log_entries,
             bolus_ml=demand.bolus_ml if demand is not None else None,
             lockout_s=demand.lockout_ms / 1000 if demand is not None else None,
+        )
+
+    def _columns(self, span: _Span, times_ms: Times) -> columns.Columns:
+        """``_moved_on`` and ``_truth`` for many moments of one span."""
+        begin, regime, machine = span.begin, span.regime, self._machine
+        lengths_ms = (times_ms - begin.at_ms).astype(np.float64)
+        rates_ml_h = regime.rate_ml_h + regime.slope_ml_h_ms * lengths_ms
+        set_ml = (regime.rate_ml_h + regime.slope_ml_h_ms * lengths_ms / 2) * lengths_ms / MS_PER_H
+        motor_ml = np.full_like(lengths_ms, begin.motor_ml)
+        moved_ml = np.zeros_like(lengths_ms)
+        if regime.turning:
+            motor_ml = begin.motor_ml + set_ml
+            ripple_ml = columns.ripple_volumes_ml(
+                regime.ripple,
+                regime.rate_ml_h,
+                regime.slope_ml_h_ms,
+                from_ms=self._ripple_phase_ms + begin.turning_ms,
+                lengths_ms=lengths_ms,
+                period_ms=machine.ripple_period_ms,
+            )
+            stroked_ml = self._strokes.volumes_ml(motor_ml) - self._strokes.volume_ml(begin.motor_ml)
+            true_share = (1 + machine.calibration_percent / 100) * regime.passing
+            moved_ml = np.minimum((stroked_ml + ripple_ml) * true_share, begin.bag_ml)
+        free_ml = np.minimum(regime.free_ml_h * lengths_ms / MS_PER_H, begin.bag_ml - moved_ml)
+        counted_ml = (
+            motor_ml if self._follows_motor else begin.mechanism_ml + moved_ml + begin.free_ml + free_ml
+        )
+        shown_ml = columns.counter_shows_ml(counted_ml - begin.counter_from_ml, machine.setting)
+        if begin.counter_held_ml is not None:
+            shown_ml = np.full_like(lengths_ms, begin.counter_held_ml)
+        to_come = begin.stage == "giving" or self._program.due_ms(begin.occurrence) is not None
+        giving = begin.stage == "giving" and regime.state in ("running", "bolus")
+        given_ml = begin.given_ml + giving * (set_ml - regime.bolus_ml_h * lengths_ms / MS_PER_H)
+        faults = self._mishaps.active(begin.at_ms)
+        demand = self._demand(faults)
+        stored_ml = begin.stored_ml + moved_ml * regime.held_back
+        stored_mmhg = stored_ml / machine.compliance_ml_mmhg + _strength(faults, "pressed_line")
+        count = len(times_ms)
+        notified = 0
+        if begin.notice is not None:
+            notified = int(np.searchsorted(times_ms, begin.pressed_ms + NOTICE_SHOWN_MS))
+        said = [(*regime.alarms, begin.notice or "")] * notified + [regime.alarms] * (count - notified)
+        return columns.Columns(
+            state=[regime.state] * count,
+            rate_ml_h=rates_ml_h,
+            counter_ml=shown_ml,
+            vtbi_ml=np.maximum(0.0, self._program.vtbi_ml - given_ml) * to_come,
+            pressure_mmhg=columns.gauge_shows_mmhg(
+                machine.gauge, self._seed, times_ms, stored_mmhg, rates_ml_h
+            ),
+            battery_percent=np.array([100 * self._charge(faults, int(at_ms)) for at_ms in times_ms])
+            if "battery" in faults
+            else np.full_like(lengths_ms, 100.0),
+            alarms=said,
+            bolus_ml=[demand.bolus_ml if demand is not None else None] * count,
+            lockout_s=[demand.lockout_ms / 1000 if demand is not None else None] * count,
         )
 
     def _counted_ml(self, moment: _Moment) -> float:

@@ -10,8 +10,11 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from zlib import crc32
 
+import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from alerts.catalogue import row
 from alerts.condition import Priority
@@ -28,6 +31,8 @@ from tests.gateway.core.pump_days import START_UTC_MS, Moment, Ward
 
 LEAD_MS = 120_000
 """For so long the pump is read before the first dose is due."""
+A_PIECE = 20_000
+"""So many polls at once."""
 BOOT_MS = 1_000_000_000
 GAUGE = Gauge(resting_mmhg=30.0, noise_mmhg=1.5, posture_mmhg=15.0, resistance_mmhg_h_ml=0.02)
 START = "2026-05-04T06:00:00+00:00"
@@ -105,30 +110,50 @@ class Bedside:
     def readings(self) -> Iterator[Told]:
         """What the pump says at each poll, with a jitter of a tenth of a poll."""
         pump = self.pump()
-        poll_ms = self.poll_ms or self.prescription().pump.poll_ms
-        jitter = random.Random(f"{self.regimen} {self.seed} polls")
-        now_ms = self.from_ms + LEAD_MS
-        until_ms = self.until_ms + LEAD_MS
-        while now_ms < until_ms:
-            truth = pump.truth_at(now_ms)
-            at_ms = now_ms - LEAD_MS
-            yield (
-                Moment(monotonic_ms=BOOT_MS + at_ms, utc_ms=START_UTC_MS + at_ms),
-                Reading(
-                    pump="pump",
-                    at_ms=BOOT_MS + at_ms,
-                    state=_STATES[truth.state],
-                    rate_ml_h=round(truth.rate_ml_h, 4),
-                    volume_ml=truth.counter_ml,
-                    vtbi_ml=truth.vtbi_ml,
-                    pressure_mmhg=truth.pressure_mmhg,
-                    alarms=truth.alarms,
-                    battery_percent=truth.battery_percent,
-                    bolus_ml=truth.bolus_ml,
-                    lockout_s=truth.lockout_s,
-                ),
+        polls_ms = self._polls_ms()
+        for begin in range(0, len(polls_ms), A_PIECE):
+            at_ms = polls_ms[begin : begin + A_PIECE]
+            said = pump.columns_at(at_ms)
+            rows = zip(
+                (at_ms - LEAD_MS).tolist(),
+                said.state,
+                np.round(said.rate_ml_h, 4).tolist(),
+                said.counter_ml.tolist(),
+                said.vtbi_ml.tolist(),
+                said.pressure_mmhg.tolist(),
+                said.alarms,
+                said.battery_percent.tolist(),
+                said.bolus_ml,
+                said.lockout_s,
+                strict=True,
             )
-            now_ms += round(poll_ms * jitter.uniform(0.9, 1.1))
+            for at, state, rate, counter, vtbi, pressure, alarms, battery, bolus, lockout in rows:
+                yield (
+                    Moment(monotonic_ms=BOOT_MS + at, utc_ms=START_UTC_MS + at),
+                    Reading(
+                        pump="pump",
+                        at_ms=BOOT_MS + at,
+                        state=_STATES[state],
+                        rate_ml_h=rate,
+                        volume_ml=counter,
+                        vtbi_ml=vtbi,
+                        pressure_mmhg=pressure,
+                        alarms=alarms,
+                        battery_percent=battery,
+                        bolus_ml=bolus,
+                        lockout_s=lockout,
+                    ),
+                )
+
+    def _polls_ms(self) -> NDArray[np.int64]:
+        """On the clock of the scenario."""
+        poll_ms = self.poll_ms or self.prescription().pump.poll_ms
+        jitter = np.random.default_rng(crc32(f"{self.regimen} {self.seed} polls".encode()))
+        begin_ms, until_ms = self.from_ms + LEAD_MS, self.until_ms + LEAD_MS
+        most = int((until_ms - begin_ms) / (0.9 * poll_ms)) + 2
+        steps_ms = np.round(poll_ms * jitter.uniform(0.9, 1.1, most)).astype(np.int64)
+        polls_ms: NDArray[np.int64] = begin_ms + np.cumsum(steps_ms) - steps_ms[0]
+        return polls_ms[polls_ms < until_ms]
 
     def watched(self) -> Ward:
         """All that is told of this run."""
