@@ -452,7 +452,8 @@ class Volumes:
             return
         passed: list[str] = []
         if limits.max_rate_ml_h is not None and memory.rate_limit is not None:
-            if reading.rate_ml_h is not None:  # a rate that is not shown neither raises nor ends anything
+            # a rate that is not shown neither raises nor ends anything; what is primed goes to no patient
+            if reading.rate_ml_h is not None and reading.state is not PumpState.PRIMING:
                 too_fast = reading.rate_ml_h > limits.max_rate_ml_h + assess.DISPLAY_MARGIN_ML_H
                 memory.above_limit_readings = memory.above_limit_readings + 1 if too_fast else 0
             if memory.above_limit_readings >= CONFIRMING_READINGS:
