@@ -13,11 +13,13 @@ from functools import cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+import numpy as np
 from msgspec import structs
 
 from alerts.condition import Kind, Urgency
 from gateway.core.order import parse_order
 from simulator.faults import Fault
+from simulator.pump import Pump
 from simulator.scenario import prescription_starting, regimen_names
 from tests.gateway.core.pump_days import START_UTC_MS
 from tests.regimens.bedside import LEAD_MS, Alert, Bedside, Link, Told, clock_set, lost, moved, silence
@@ -111,20 +113,23 @@ def patient_of(regimen: str) -> Patient:
 
 @cache
 def doses_of(regimen: str, from_ms: int, until_ms: int) -> tuple[tuple[int, int], ...]:
-    """From when to when the pump delivers in this time, to half a minute."""
-    pump = Bedside(regimen=regimen, until_ms=until_ms).pump()
-    doses: list[tuple[int, int]] = []
+    """From when to when the pump delivers in this time if nothing happens."""
+    return tuple(_delivers(Bedside(regimen=regimen, until_ms=until_ms).pump(), from_ms, until_ms))
+
+
+def _delivers(pump: Pump, from_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:
+    """From when to when the pump delivers, to half a minute."""
+    times_ms = np.arange(from_ms, until_ms, GRID_MS)
+    states = pump.columns_at(times_ms + LEAD_MS).state
     since_ms: int | None = None
-    for at_ms in range(from_ms, until_ms, GRID_MS):
-        delivers = pump.truth_at(at_ms + LEAD_MS).state in ("running", "bolus")
-        if delivers and since_ms is None:
+    for at_ms, state in zip(times_ms.tolist(), states, strict=True):
+        if state in ("running", "bolus") and since_ms is None:
             since_ms = at_ms
-        if not delivers and since_ms is not None:
-            doses.append((since_ms, at_ms))
+        if state not in ("running", "bolus") and since_ms is not None:
+            yield since_ms, at_ms
             since_ms = None
     if since_ms is not None:
-        doses.append((since_ms, until_ms))
-    return tuple(doses)
+        yield since_ms, until_ms
 
 
 def quiet_day(regimen: str, chance: random.Random) -> Day:
@@ -152,7 +157,10 @@ def messy_day(seed: int, number: int) -> Day:
     chance = random.Random(f"{seed} day {number}")
     day = quiet_day(chance.choice(regimen_names()), chance)
     if chance.random() >= CLEAN_SHARE:
-        for make in chance.sample(ROWS, k=chance.choice((1, 1, 2, 3))):
+        # who switches a pump off does so after all else
+        for make in sorted(
+            chance.sample(ROWS, k=chance.choice((1, 1, 2, 3))), key=lambda make: make is off_between_doses
+        ):
             before = len(day.faults), len(day.links), len(day.machine)
             make(day, chance)
             if (len(day.faults), len(day.links), len(day.machine)) != before or day.zone_start:
@@ -192,7 +200,13 @@ def off_between_doses(day: Day, chance: random.Random) -> None:
     order = day.patient.order
     if order.schedule.between_ml_h or order.limits.kvo_ml_h:
         return
-    day.links.extend(silence(end_ms + 10 * MIN, begin_ms - 10 * MIN) for end_ms, begin_ms in _gaps(day))
+    day.doses = tuple(_delivers(day.bedside(None, 1).pump(), day.from_ms, day.until_ms))
+    every_ms = day.patient.every_ms or 0
+    for end_ms, begin_ms in _gaps(day):
+        day.links.append(silence(end_ms + 10 * MIN, begin_ms - 10 * MIN))
+        for number in range(order.schedule.times):
+            if end_ms < number * every_ms < begin_ms - 10 * MIN:
+                day.calls_for(number * every_ms, begin_ms, Kind.NO_DATA)  # it is due, and the pump is off
 
 
 def cable_left_at_home(day: Day, chance: random.Random) -> None:
@@ -217,7 +231,7 @@ def line_changed_before_a_dose(day: Day, chance: random.Random) -> None:
     day.happens("door_open", begin_ms - 10 * MIN, 30 * S)
     day.happens("primed", begin_ms - 9 * MIN, 40 * S, min(300.0, 0.01 * bag.volume_ml * H / (40 * S)))
     day.happens("air_in_line", begin_ms - 7 * MIN, 30 * S)
-    day.happens("counter_reset", begin_ms - 6 * MIN, S)
+    day.happens("bag_change", begin_ms - 11 * MIN, 6 * MIN)
     day.calls_for(begin_ms - 10 * MIN, begin_ms, Kind.PUMP_ALARM)
 
 
@@ -231,7 +245,7 @@ def line_changed_in_a_dose(day: Day, chance: random.Random) -> None:
         return
     day.happens("bag_change", at_ms, lasts_ms)
     day.happens("door_open", at_ms + 15 * S, 25 * S)
-    day.happens("primed", at_ms + lasts_ms / 2, 20 * S, 60.0)
+    day.happens("primed", at_ms + lasts_ms / 2, 45 * S, 30.0)
     day.calls_for(at_ms, at_ms + lasts_ms, Kind.PUMP_ALARM)
 
 
