@@ -268,6 +268,8 @@ def _late(day: Day, chance: random.Random, late_ms: int) -> None:
     day.happens("late_start", due_ms - S, late_ms + S)
     if late_ms > limits.start_window_ms - 5 * MIN:
         day.calls_for(due_ms, begun_ms, Kind.NOT_STARTED)
+    # the dose, and perhaps the next, is not taken for what it is
+    day.busy.append((due_ms, begun_ms + 2 * patient.length_ms + (patient.every_ms or 0)))
     latest_ms = limits.give_within_ms
     if patient.every_ms is not None:
         latest_ms = min(latest_ms, patient.every_ms - limits.start_window_ms)
@@ -440,7 +442,8 @@ def _true_faults(patient: Patient, poll_ms: int) -> dict[str, tuple[str, float, 
         "paused and forgotten": (
             "paused",
             1.0,
-            frozenset({Kind.PAUSED_TOO_LONG}),
+            # without a gap, and with its volume in, what is paused is the next dose
+            frozenset({Kind.PAUSED_TOO_LONG, Kind.NOT_STARTED}),
             patient.order.limits.max_pause_ms + patient.timed_out_ms(poll_ms),
         ),
         "bag empty": ("bag_empty", 1.0, frozenset({Kind.BAG_EMPTY}), fact_ms),

@@ -45,8 +45,10 @@ class Lived:
 def poll_of(day: Day, ordered: bool) -> int:
     """How often the pump is read: as ordered, or more slowly where the regimen bears it."""
     patient = day.patient
-    demand = patient.order.demand is not None
-    return patient.poll_ms if ordered or demand else patient.slow_poll_ms()
+    if ordered or patient.order.demand is not None:
+        return patient.poll_ms
+    # a few answers that are lost in a row are no silence yet
+    return max(patient.poll_ms, min(patient.slow_poll_ms(), patient.order.limits.no_data_after_ms // 6))
 
 
 def live(number: int, *, seed: int, ordered_poll: bool, clean: bool) -> Lived:
