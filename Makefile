@@ -5,13 +5,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test matrix check bench noise clean
+
+DAYS ?= 200
+SEED ?= 1
 
 help:
 	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
 	@echo "make test    all tests, with their set-up"
+	@echo "make matrix  every therapy with every fault, in all variants: some minutes"
 	@echo "make check   style and types"
 	@echo "make bench   the alert path, compared with the bare parts it is made of"
+	@echo "make noise   false alerts and misses in so many days of ordinary homes: DAYS=1000 SEED=1"
 	@echo "make clean   removes what these have made here"
 
 demo: .venv/installed-demo
@@ -21,6 +26,9 @@ test: .venv/installed-dev
 	@.ci/install-for-tests
 	$(BIN)/python -m pytest
 
+matrix: .venv/installed-dev
+	$(BIN)/python -m pytest -m "long or not long" tests/regimens
+
 check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -29,6 +37,9 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	@.ci/install-for-tests
 	$(BIN)/python -m benchmarks.alert_path
+
+noise: .venv/installed-dev
+	$(BIN)/python -m benchmarks.messy_home --days $(DAYS) --seed $(SEED)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ from msgspec import structs
 from simulator.clock import ScenarioClock, utc_now_text
 from simulator.device import Device
 from simulator.faults import FAULT_KINDS
-from simulator.scenario import Scenario, load_scenario, prescription_starting, scenario_names
+from simulator.scenario import Scenario, load_scenario, prescription_starting, regimen_names, scenario_names
 from simulator.serialport import (
     Port,
     PortFault,
@@ -181,6 +181,9 @@ def _open_port(parsed: argparse.Namespace) -> Port:
 def _list_scenarios(parsed: argparse.Namespace) -> int:
     if parsed.name is None:
         for name in scenario_names():
+            print(f"{name:16} {load_scenario(name).title}")  # noqa: T201
+        print("\nEngineering test regimens, not medical advice; nothing goes wrong in them:")  # noqa: T201
+        for name in regimen_names():
             print(f"{name:16} {load_scenario(name).title}")  # noqa: T201
         return 0
     scenario = load_scenario(parsed.name)

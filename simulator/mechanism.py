@@ -11,6 +11,9 @@ import random
 from array import array
 from math import cos, floor, pi, sin
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simulator.therapy import MS_PER_H, PumpSetting
 
 STROKE_DEVIATION = 0.05
@@ -39,11 +42,27 @@ class Strokes:
         """What has left the mechanism after so much motor volume, calibration and ripple apart."""
         strokes = motor_ml / self._stroke_ml
         whole = int(strokes)
+        after_ml = self._after_ml
+        self._draw(whole)
+        return after_ml[whole] + (strokes - whole) * (after_ml[whole + 1] - after_ml[whole])
+
+    def volumes_ml(self, motor_ml: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for many motor volumes."""
+        strokes = motor_ml / self._stroke_ml
+        whole = strokes.astype(np.int64)
+        self._draw(int(whole.max(initial=0)))
+        after_ml = np.frombuffer(self._after_ml, dtype=np.float64)[: int(whole.max(initial=0)) + 2].copy()
+        volumes: NDArray[np.float64] = after_ml[whole] + (strokes - whole) * (
+            after_ml[whole + 1] - after_ml[whole]
+        )
+        return volumes
+
+    def _draw(self, whole: int) -> None:
+        """Errors for so many strokes and the next."""
         after_ml, most = self._after_ml, STROKE_DEVIATIONS_MOST
         while len(after_ml) <= whole + 1:
             error = max(-most, min(most, self._random.gauss(0.0, 1.0)))
             after_ml.append(after_ml[-1] + self._stroke_ml * (1 + STROKE_DEVIATION * error))
-        return after_ml[whole] + (strokes - whole) * (after_ml[whole + 1] - after_ml[whole])
 
 
 def ripple_share(ripple_ml: float, highest_ml_h: float, period_ms: int) -> float:

@@ -27,18 +27,25 @@ from collections.abc import Callable
 from math import ceil, inf
 from typing import Literal
 
+import numpy as np
 from msgspec import Struct, structs
 
+from simulator import columns
+from simulator.columns import Times
 from simulator.faults import ALARM_FAULTS, Fault, Mishaps
+from simulator.line import gauge_shows_mmhg
 from simulator.mechanism import Strokes, counter_shows, ripple_share, ripple_volume_ml
 from simulator.scenario import Machine, Scenario
-from simulator.therapy import MS_PER_H
+from simulator.therapy import MS_PER_H, DemandSetting
 
 UPSTREAM_ALARM_ML = 0.2
 """The motor turns for so much before the pump notices that nothing comes from the bag."""
 LEAST_RATE_ML_H = 0.01
 """Below this, a pump's display shows no rate, and the time left cannot be worked out from it."""
 LOW_CHARGE = 0.2
+MOST_BOLUSES_KEPT = 1_000
+NOTICE_SHOWN_MS = 4_000
+"""For so long the pump shows that the button was pressed, or pressed in vain."""
 ROUNDING_ML = 1e-9
 LONGEST_SPAN_MS = 86_400_000
 
@@ -70,6 +77,9 @@ class Truth(Struct, frozen=True, kw_only=True):
     battery_percent: float
     log_entries: int
     """How often the pump has written something into its log."""
+    bolus_ml: float | None = None
+    """The demand bolus that the pump is set to."""
+    lockout_s: float | None = None
 
 
 class _Moment(Struct, frozen=True, kw_only=True):
@@ -95,7 +105,18 @@ class _Moment(Struct, frozen=True, kw_only=True):
     bag_lost: bool = False
     set_rate_ml_h: float | None = None
     bolus_until_ms: int = 0
+    bolus_ml_h: float = 0.0
     boluses: tuple[int, ...] = ()
+    notice: str | None = None
+    """What the pump says of the last press of the button, for ``NOTICE_SHOWN_MS``."""
+    pressed_ms: int = -1
+    bag_off: bool = False
+    """The bag is being changed."""
+    counter_from_ml: float = 0.0
+    """What had been counted when the counter was last set to 0."""
+    counter_cleared: bool = False
+    counter_held_ml: float | None = None
+    """Where the counter stands while it is frozen."""
     log_entries: int = 0
 
 
@@ -110,6 +131,8 @@ class _Regime(Struct, frozen=True, kw_only=True):
     turning: bool
     passing: float
     """Share of what the motor moves that leaves the mechanism."""
+    primes: bool
+    """What leaves the mechanism goes not into the patient."""
     held_back: float
     """Share of what leaves the mechanism that the line takes up."""
     free_ml_h: float
@@ -135,6 +158,7 @@ class Pump:
         self._program = scenario.program
         self._follows_motor = scenario.counter_follows == "motor"
         self._mishaps: Mishaps = scenario.mishaps
+        self._seed = scenario.seed
         self._strokes = Strokes(scenario.seed, scenario.machine.setting.stroke_ml)
         phase = random.Random(f"{scenario.seed} ripple").random()
         self._ripple_phase_ms = phase * self._machine.ripple_period_ms
@@ -148,6 +172,17 @@ class Pump:
     def truth_at(self, now_ms: int) -> Truth:
         """How things are at ``now_ms``. Raises ValueError before the scenario's beginning."""
         return self._truth(self._span_at(now_ms), now_ms)
+
+    def columns_at(self, times_ms: Times) -> columns.Columns:
+        """What the pump says at many moments, which must be in order: a quicker way for long runs."""
+        parts = []
+        place = 0
+        while place < len(times_ms):
+            span = self._span_at(int(times_ms[place]))
+            until = int(np.searchsorted(times_ms, span.until_ms))
+            parts.append(self._columns(span, times_ms[place:until]))
+            place = until
+        return columns.joined(parts)
 
     @property
     def mishaps(self) -> Mishaps:
@@ -175,29 +210,53 @@ class Pump:
 
     def press_demand(self, now_ms: int) -> str:
         """The patient asks for a bolus: ``given``, or why not."""
-        demand = self._program.demand
-        if demand is None:
-            return "not set up"
         span = self._span_at(now_ms)
-        moment = self._moved_on(span, now_ms)
-        if span.regime.state not in ("running", "bolus", "kvo", "idle"):
-            return "not possible"
+        pressed, answer = self._pressed(self._moved_on(span, now_ms), span.regime.state)
+        if answer in ("given", "denied"):
+            self._change(now_ms, lambda _: pressed)
+        return answer
+
+    def _pressed(self, moment: _Moment, state: str) -> tuple[_Moment, str]:
+        """The button is pressed: the moment after that, and the pump's answer."""
+        now_ms = moment.at_ms
+        demand = self._demand(self._mishaps.active(now_ms))
+        if demand is None:
+            return moment, "not set up"
+        if state not in ("running", "bolus", "kvo", "idle"):
+            return moment, "not possible"
         locked_ms = demand.lockout_ms + (demand.bolus_over_ms if demand.lockout_from_end else 0)
-        if now_ms < moment.bolus_until_ms or any(now_ms - begun < locked_ms for begun in moment.boluses):
-            return "denied"
         recent = sum(now_ms - begun < demand.limit_window_ms for begun in moment.boluses)
-        if demand.limit_ml is not None and (recent + 1) * demand.bolus_ml > demand.limit_ml + 1e-9:
-            return "denied"
-        self._change(
-            now_ms,
-            lambda moment: structs.replace(
-                moment,
-                bolus_until_ms=now_ms + demand.bolus_over_ms,
-                boluses=(*moment.boluses, now_ms),
-                log_entries=moment.log_entries + 1,
-            ),
+        spent = demand.limit_ml is not None and (recent + 1) * demand.bolus_ml > demand.limit_ml + 1e-9
+        locked = any(now_ms - begun < locked_ms for begun in moment.boluses)
+        if now_ms < moment.bolus_until_ms or locked or spent:
+            return structs.replace(moment, notice="demand_denied", pressed_ms=now_ms), "denied"
+        given = structs.replace(
+            moment,
+            bolus_until_ms=now_ms + demand.bolus_over_ms,
+            bolus_ml_h=demand.bolus_ml / demand.bolus_over_ms * MS_PER_H,
+            boluses=(*moment.boluses[-MOST_BOLUSES_KEPT:], now_ms),
+            notice="demand",
+            pressed_ms=now_ms,
+            log_entries=moment.log_entries + 1,
         )
-        return "given"
+        return given, "given"
+
+    def _demand(self, faults: dict[str, Fault]) -> DemandSetting | None:
+        """How the pump is set for boluses, rightly or wrongly."""
+        demand = self._program.demand
+        if demand is None or not {"lockout_changed", "bolus_changed"} & faults.keys():
+            return demand
+        size = _strength(faults, "bolus_changed") if "bolus_changed" in faults else 1.0
+        locked = _strength(faults, "lockout_changed") if "lockout_changed" in faults else 1.0
+        # whoever sets a pump so finds its limit in the way, and raises it as well
+        limit_ml = None if demand.limit_ml is None else demand.limit_ml * max(1.0, size / max(locked, 0.01))
+        return structs.replace(
+            demand,
+            bolus_ml=demand.bolus_ml * size,
+            bolus_over_ms=max(1, round(demand.bolus_over_ms * size)),
+            lockout_ms=round(demand.lockout_ms * locked),
+            limit_ml=limit_ml,
+        )
 
     # The chain of spans.
 
@@ -276,10 +335,11 @@ class Pump:
         if regime.free_ml_h:
             free_ml = min(regime.free_ml_h * length_ms / MS_PER_H, begin.bag_ml - moved_ml)
         stored_ml = moved_ml * regime.held_back
+        arrived_ml = 0.0 if regime.primes else moved_ml - stored_ml
         changes |= {
             "free_ml": begin.free_ml + free_ml,
             "stored_ml": begin.stored_ml + stored_ml,
-            "patient_ml": begin.patient_ml + moved_ml - stored_ml + free_ml,
+            "patient_ml": begin.patient_ml + arrived_ml + free_ml,
             "bag_ml": begin.bag_ml - moved_ml - free_ml,
         }
         return structs.replace(begin, **changes)
@@ -292,26 +352,95 @@ class Pump:
         left_ms = (self._program.length_ms - moment.position_ms) if to_come else 0
         if rate_ml_h >= LEAST_RATE_ML_H and moment.stage == "giving":
             left_ms = round(left_ml / rate_ml_h * MS_PER_H)
-        counted_ml = moment.motor_ml if self._follows_motor else moment.mechanism_ml + moment.free_ml
+        faults = self._mishaps.active(now_ms)
+        demand = self._demand(faults)
+        stored_mmhg = moment.stored_ml / machine.compliance_ml_mmhg + _strength(faults, "pressed_line")
+        notices = regime.alarms
+        if moment.notice is not None and now_ms < moment.pressed_ms + NOTICE_SHOWN_MS:
+            notices = (*notices, moment.notice)
         return Truth(
             commanded_ml=moment.commanded_ml,
             mechanism_ml=moment.mechanism_ml,
             patient_ml=moment.patient_ml,
-            counter_ml=counter_shows(counted_ml, machine.setting),
-            pressure_mmhg=self._pressure_mmhg(moment),
+            counter_ml=self._counter_ml(moment),
+            pressure_mmhg=gauge_shows_mmhg(machine.gauge, self._seed, now_ms, stored_mmhg, rate_ml_h),
             bag_ml=None if moment.bag_ml == inf else moment.bag_ml,
             state=regime.state,
             faults=regime.faults,
             rate_ml_h=rate_ml_h,
             vtbi_ml=left_ml,
             remaining_s=max(0, left_ms) // 1000,
-            alarms=regime.alarms,
-            battery_percent=100 * self._charge(self._mishaps.active(now_ms), now_ms),
+            alarms=notices,
+            battery_percent=100 * self._charge(faults, now_ms),
             log_entries=moment.log_entries,
+            bolus_ml=demand.bolus_ml if demand is not None else None,
+            lockout_s=demand.lockout_ms / 1000 if demand is not None else None,
         )
 
-    def _pressure_mmhg(self, moment: _Moment) -> float:
-        return self._machine.resting_mmhg + moment.stored_ml / self._machine.compliance_ml_mmhg
+    def _columns(self, span: _Span, times_ms: Times) -> columns.Columns:
+        """``_moved_on`` and ``_truth`` for many moments of one span."""
+        begin, regime, machine = span.begin, span.regime, self._machine
+        lengths_ms = (times_ms - begin.at_ms).astype(np.float64)
+        rates_ml_h = regime.rate_ml_h + regime.slope_ml_h_ms * lengths_ms
+        set_ml = (regime.rate_ml_h + regime.slope_ml_h_ms * lengths_ms / 2) * lengths_ms / MS_PER_H
+        motor_ml = np.full_like(lengths_ms, begin.motor_ml)
+        moved_ml = np.zeros_like(lengths_ms)
+        if regime.turning:
+            motor_ml = begin.motor_ml + set_ml
+            ripple_ml = columns.ripple_volumes_ml(
+                regime.ripple,
+                regime.rate_ml_h,
+                regime.slope_ml_h_ms,
+                from_ms=self._ripple_phase_ms + begin.turning_ms,
+                lengths_ms=lengths_ms,
+                period_ms=machine.ripple_period_ms,
+            )
+            stroked_ml = self._strokes.volumes_ml(motor_ml) - self._strokes.volume_ml(begin.motor_ml)
+            true_share = (1 + machine.calibration_percent / 100) * regime.passing
+            moved_ml = np.minimum((stroked_ml + ripple_ml) * true_share, begin.bag_ml)
+        free_ml = np.minimum(regime.free_ml_h * lengths_ms / MS_PER_H, begin.bag_ml - moved_ml)
+        counted_ml = (
+            motor_ml if self._follows_motor else begin.mechanism_ml + moved_ml + begin.free_ml + free_ml
+        )
+        shown_ml = columns.counter_shows_ml(counted_ml - begin.counter_from_ml, machine.setting)
+        if begin.counter_held_ml is not None:
+            shown_ml = np.full_like(lengths_ms, begin.counter_held_ml)
+        to_come = begin.stage == "giving" or self._program.due_ms(begin.occurrence) is not None
+        giving = begin.stage == "giving" and regime.state in ("running", "bolus")
+        given_ml = begin.given_ml + giving * (set_ml - regime.bolus_ml_h * lengths_ms / MS_PER_H)
+        faults = self._mishaps.active(begin.at_ms)
+        demand = self._demand(faults)
+        stored_ml = begin.stored_ml + moved_ml * regime.held_back
+        stored_mmhg = stored_ml / machine.compliance_ml_mmhg + _strength(faults, "pressed_line")
+        count = len(times_ms)
+        notified = 0
+        if begin.notice is not None:
+            notified = int(np.searchsorted(times_ms, begin.pressed_ms + NOTICE_SHOWN_MS))
+        said = [(*regime.alarms, begin.notice or "")] * notified + [regime.alarms] * (count - notified)
+        return columns.Columns(
+            state=[regime.state] * count,
+            rate_ml_h=rates_ml_h,
+            counter_ml=shown_ml,
+            vtbi_ml=np.maximum(0.0, self._program.vtbi_ml - given_ml) * to_come,
+            pressure_mmhg=columns.gauge_shows_mmhg(
+                machine.gauge, self._seed, times_ms, stored_mmhg, rates_ml_h
+            ),
+            battery_percent=np.array([100 * self._charge(faults, int(at_ms)) for at_ms in times_ms])
+            if "battery" in faults
+            else np.full_like(lengths_ms, 100.0),
+            alarms=said,
+            bolus_ml=[demand.bolus_ml if demand is not None else None] * count,
+            lockout_s=[demand.lockout_ms / 1000 if demand is not None else None] * count,
+        )
+
+    def _counted_ml(self, moment: _Moment) -> float:
+        return moment.motor_ml if self._follows_motor else moment.mechanism_ml + moment.free_ml
+
+    def _counter_ml(self, moment: _Moment) -> float:
+        """What the counter shows."""
+        if moment.counter_held_ml is not None:
+            return moment.counter_held_ml
+        return counter_shows(self._counted_ml(moment) - moment.counter_from_ml, self._machine.setting)
 
     def _charge(self, faults: dict[str, Fault], now_ms: int) -> float:
         fault = faults.get("battery")
@@ -330,10 +459,41 @@ class Pump:
             moment = structs.replace(moment, bag_ml=0.0, bag_lost=True)
         elif "bag_empty" not in faults and moment.bag_lost:
             moment = structs.replace(moment, bag_ml=self._full_bag_ml, bag_lost=False)
+        moment = self._with_bag_and_counter(moment, faults)
         moment = structs.replace(moment, alarm=self._alarm(moment, faults))
         while (later := self._next_stage(moment, faults)) is not moment:
             moment = later
+        press_ms = _next_press_ms(faults.get("presses"), moment.at_ms - 1)
+        if press_ms == moment.at_ms and moment.pressed_ms < press_ms:
+            moment, _ = self._pressed(moment, self._regime(moment).state)
         return moment
+
+    def _with_bag_and_counter(self, moment: _Moment, faults: dict[str, Fault]) -> _Moment:
+        """What hands do to the bag and to the counter."""
+        change_ms = self._bag_change_ms(moment)
+        is_changed = change_ms is not None and change_ms[1] <= moment.at_ms
+        if is_changed or (moment.bag_off and "bag_change" not in faults):
+            moment = self._with_new_bag(moment)
+        moment = structs.replace(moment, bag_off="bag_change" in faults)
+        if "counter_reset" in faults and not moment.counter_cleared:
+            moment = structs.replace(moment, counter_from_ml=self._counted_ml(moment))
+        held_ml = self._counter_ml(moment) if "counter_frozen" in faults else None
+        return structs.replace(moment, counter_cleared="counter_reset" in faults, counter_held_ml=held_ml)
+
+    def _with_new_bag(self, moment: _Moment) -> _Moment:
+        """A full bag, and the counter at 0."""
+        return structs.replace(moment, bag_ml=self._full_bag_ml, counter_from_ml=self._counted_ml(moment))
+
+    def _bag_change_ms(self, moment: _Moment) -> tuple[int, int] | None:
+        """From when to when the next bag is hung: where the old one does not hold the dose to come."""
+        due_ms = self._program.due_ms(moment.occurrence)
+        length_ms = self._machine.bag_change_ms
+        if length_ms is None or due_ms is None or moment.stage == "giving" or not moment.occurrence:
+            return None
+        if moment.bag_ml >= self._program.vtbi_ml:
+            return None
+        begin_ms = max(due_ms - length_ms, moment.stage_since_ms)
+        return begin_ms, begin_ms + length_ms
 
     def _alarm(self, moment: _Moment, faults: dict[str, Fault]) -> str | None:
         """The alarm that stops the pump. It stays until its cause is gone; then somebody starts it again."""
@@ -353,7 +513,8 @@ class Pump:
         return None
 
     def _is_pressure_high(self, moment: _Moment) -> bool:
-        return self._pressure_mmhg(moment) >= self._machine.occlusion_alarm_mmhg
+        stored_mmhg = moment.stored_ml / self._machine.compliance_ml_mmhg
+        return self._machine.gauge.resting_mmhg + stored_mmhg >= self._machine.occlusion_alarm_mmhg
 
     def _is_given(self, moment: _Moment) -> bool:
         return moment.stage == "giving" and moment.given_ml >= self._program.vtbi_ml - ROUNDING_ML
@@ -379,9 +540,11 @@ class Pump:
         if due_ms is not None and due_ms <= now_ms:
             if "missed_dose" in faults:
                 return structs.replace(moment, occurrence=moment.occurrence + 1)
-            if "late_start" not in faults and "paused" not in faults and moment.alarm is None:
+            waits = not {"late_start", "paused", "bag_change"}.isdisjoint(faults) or moment.alarm is not None
+            if not waits and self._bag_change_ms(moment) is None:
                 return structs.replace(moment, stage="giving", stage_since_ms=now_ms)
-        if moment.stage == "keeping_open" and due_ms is None and now_ms >= self._kvo_end_ms(moment):
+        off = now_ms >= self._kvo_end_ms(moment) and "kvo_left" not in faults
+        if moment.stage == "keeping_open" and due_ms is None and off:
             return structs.replace(moment, stage="waiting", stage_since_ms=now_ms)
         return moment
 
@@ -398,19 +561,26 @@ class Pump:
         """What holds from this (settled) moment on."""
         faults = self._mishaps.active(moment.at_ms)
         rate_ml_h, slope_ml_h_ms = self._basal(moment, faults)
-        demand = self._program.demand
-        bolus_ml_h = 0.0
-        if demand and moment.at_ms < moment.bolus_until_ms:
-            bolus_ml_h = demand.bolus_ml / demand.bolus_over_ms * MS_PER_H
-        state = self._working_state(moment, rate_ml_h, bolus_ml_h)
+        bolus_ml_h = _strength(faults, "flush")
+        if moment.at_ms < moment.bolus_until_ms:
+            bolus_ml_h += moment.bolus_ml_h
+        change_ms = self._bag_change_ms(moment)
+        state = self._working_state(moment, rate_ml_h, bolus_ml_h, by_hand="run_by_hand" in faults)
+        if change_ms is not None and change_ms[0] <= moment.at_ms < change_ms[1]:
+            state = "complete"
         delivers = state not in ("idle", "complete")
+        primes = "primed" in faults and moment.alarm is None
         if moment.alarm is not None:
             state, delivers = "alarm", False
-        elif "paused" in faults and delivers:
+        elif primes:
+            state, delivers = "priming", False
+        elif delivers and ("paused" in faults or "bag_change" in faults):
             state, delivers = "paused", False
         if not delivers:
             rate_ml_h = slope_ml_h_ms = bolus_ml_h = 0.0
-        passing = 1.0 - _strength(faults, "under_delivery")
+        if primes:
+            rate_ml_h, delivers = _strength(faults, "primed"), True
+        passing = 1.0 - _strength(faults, "under_delivery") + _strength(faults, "over_delivery")
         is_dry = "occlusion_upstream" in faults
         notices = [kind for kind in ("near_empty",) if kind in faults]
         if "battery" in faults and 0 < self._charge(faults, moment.at_ms) <= LOW_CHARGE:
@@ -422,6 +592,7 @@ class Pump:
             bolus_ml_h=bolus_ml_h,
             turning=delivers and "stopped" not in faults,
             passing=0.0 if is_dry else passing,
+            primes=primes,
             held_back=_strength(faults, "occlusion_downstream"),
             free_ml_h=_strength(faults, "free_flow"),
             ripple=ripple_share(
@@ -438,6 +609,8 @@ class Pump:
         """The set rate without boluses, and its slope."""
         if moment.set_rate_ml_h is not None:
             return moment.set_rate_ml_h, 0.0
+        if "run_by_hand" in faults:
+            return faults["run_by_hand"].strength, 0.0
         if moment.stage == "giving":
             rate_ml_h, slope_ml_h_ms, _ = self._program.leg_at(moment.position_ms)
             factor = faults["wrong_rate"].strength if "wrong_rate" in faults else 1.0
@@ -446,11 +619,11 @@ class Pump:
             return self._keep_open_ml_h(moment.occurrence), 0.0
         return 0.0, 0.0
 
-    def _working_state(self, moment: _Moment, rate_ml_h: float, bolus_ml_h: float) -> str:
+    def _working_state(self, moment: _Moment, rate_ml_h: float, bolus_ml_h: float, *, by_hand: bool) -> str:
         """What the pump says it does while nothing is in its way."""
         if bolus_ml_h:
             return "bolus"
-        if moment.set_rate_ml_h is not None and rate_ml_h:
+        if (by_hand or moment.set_rate_ml_h is not None) and rate_ml_h:
             return "running"
         if moment.stage == "giving":
             return "idle" if moment.set_rate_ml_h == 0 else "running"
@@ -461,12 +634,14 @@ class Pump:
     def _next_event_ms(self, span: _Span) -> int:
         """When this span is over: the next known time, or a level that is reached before it."""
         begin, now_ms = span.begin, span.begin.at_ms
-        times = [
+        times: list[int | None] = [
             span.until_ms,
             self._mishaps.next_change_ms(now_ms),
             begin.bolus_until_ms,
             self._program.due_ms(begin.occurrence),
             *self._battery_times_ms(now_ms),
+            *(self._bag_change_ms(begin) or ()),
+            _next_press_ms(self._mishaps.active(now_ms).get("presses"), now_ms),
         ]
         if begin.stage == "giving" and span.regime.state in ("running", "bolus"):
             leg_end_ms = self._program.leg_at(begin.position_ms)[2]
@@ -495,6 +670,17 @@ class Pump:
             return ()
         life_ms = self._machine.battery_life_ms
         return tuple(fault.at_ms + ceil((fault.strength - level) * life_ms) for level in (LOW_CHARGE, 0.0))
+
+
+def _next_press_ms(presses: Fault | None, now_ms: int) -> int | None:
+    """When, after ``now_ms``, the button is pressed next; None while nobody presses."""
+    if presses is None:
+        return None
+    between_ms = MS_PER_H / presses.strength
+    # half a millisecond on: presses fall on whole ones, rounded down as often as up
+    number = max(0, int((now_ms + 0.5 - presses.at_ms) // between_ms) + 1)
+    press_ms: int = presses.at_ms + round(number * between_ms)
+    return press_ms
 
 
 def _is_dry(moment: _Moment) -> bool:

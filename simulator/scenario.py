@@ -3,7 +3,7 @@
 The format is ``dripwatch-scenario/1``. One key goes beyond its first description: ``expect``, the kinds of
 alert that are due, so that a demonstration knows what to wait for; the first is the one that it follows to
 the end. ``scenarios/*.toml`` are the named stories, each with its prescription (``prescription-*.toml``)
-beside it.
+beside it. ``regimens/*.toml`` are therapies in the same form, one by one as they should go.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from simulator.faults import FAULT_KINDS, Fault, Mishaps
+from simulator.line import Gauge
 from simulator.tables import BadFile, Problem, Table, parse_toml
 from simulator.therapy import Order, Program, PumpSetting, program_from_steps, read_order, read_pump_setting
 
 SCENARIO_FORMAT = "dripwatch-scenario/1"
 SCENARIO_DIR = Path(__file__).parent / "scenarios"
+REGIMEN_DIR = Path(__file__).parent / "regimens"
 _START = re.compile(r"^start\s*=\s*[^#\n]*", re.MULTILINE)
 
 
@@ -33,9 +35,11 @@ class Machine(Struct, frozen=True, kw_only=True):
     compliance_ml_mmhg: float = 0.0025
     """What the line takes up for each mmHg."""
     occlusion_alarm_mmhg: float = 500.0
-    resting_mmhg: float = 18.0
+    gauge: Gauge = Gauge()
     bag_ml: float | None = None
     """What is really in the bag; None: it never runs out."""
+    bag_change_ms: int | None = None
+    """How long it takes to hang the next bag, where one does not hold another dose; None: nobody does."""
     battery_life_ms: int = 8 * 3_600_000
     """How long a full battery runs."""
     serial_number: str = "8002-51740"
@@ -112,8 +116,14 @@ def _read_machine(pump: Table, order: Order | None) -> Machine:
         ripple_period_ms=pump.duration("ripple_period", 120_000),
         compliance_ml_mmhg=pump.number("compliance_ml_mmhg", 0.0025, above_zero=True),
         occlusion_alarm_mmhg=pump.number("occlusion_alarm_mmhg", 500.0, least=50.0, most=2000.0),
-        resting_mmhg=pump.number("resting_mmhg", 18.0, most=49.0),
+        gauge=Gauge(
+            resting_mmhg=pump.number("resting_mmhg", 18.0, most=49.0),
+            noise_mmhg=pump.number("pressure_noise_mmhg", 0.0, most=50.0),
+            posture_mmhg=pump.number("posture_mmhg", 0.0, most=100.0),
+            resistance_mmhg_h_ml=pump.number("resistance_mmhg_h_ml", 0.0, most=10.0),
+        ),
         bag_ml=pump.number("bag_ml", (order and order.bag_ml) or 0.0) or None,
+        bag_change_ms=pump.duration("bag_change", 0) or None,
         battery_life_ms=pump.duration("battery_life", 8 * 3_600_000),
         serial_number=pump.text("serial_number", "8002-51740"),
     )
@@ -147,19 +157,35 @@ def _read_fault(table: Table) -> Fault:
 
 def scenario_names() -> tuple[str, ...]:
     """The named stories."""
+    return _names_in(SCENARIO_DIR)
+
+
+def regimen_names() -> tuple[str, ...]:
+    """The therapies for engineering tests: not medical advice."""
+    return _names_in(REGIMEN_DIR)
+
+
+def _names_in(folder: Path) -> tuple[str, ...]:
     return tuple(
-        sorted(path.stem for path in SCENARIO_DIR.glob("*.toml") if not path.stem.startswith("prescription-"))
+        sorted(path.stem for path in folder.glob("*.toml") if not path.stem.startswith("prescription-"))
     )
 
 
 def load_scenario(name_or_file: str) -> Scenario:
-    """A named story, or the scenario in a file. Raises ``BadFile`` if it is neither or cannot be used."""
-    path = SCENARIO_DIR / f"{name_or_file}.toml"
-    if name_or_file not in scenario_names():
+    """A named story or regimen, or the scenario in a file.
+
+    Raises ``BadFile`` if it is none of them or cannot be used.
+    """
+    if name_or_file in scenario_names():
+        path = SCENARIO_DIR / f"{name_or_file}.toml"
+    elif name_or_file in regimen_names():
+        path = REGIMEN_DIR / f"{name_or_file}.toml"
+    else:
         path = Path(name_or_file)
     text = _text_of(path)
     if text is None:
-        message = f"is no scenario and no file that can be read; known are {', '.join(scenario_names())}"
+        known = ", ".join((*scenario_names(), *regimen_names()))
+        message = f"is no scenario and no file that can be read; known are {known}"
         raise BadFile([Problem(name_or_file, message)])
     return read_scenario(text, path.stem, _text_of(path.parent / _prescription_named(parse_toml(text))))
 

@@ -14,6 +14,8 @@ from gateway.core.rates import Rates
 from gateway.core.schedule import MS_PER_DAY
 from gateway.core.volumes import Volumes
 
+CLOCKS_DIFFER = 0.001
+"""The pump's clock and the gateway's, as a share of time: each has a quartz, within 200 ppm or far better."""
 _BUSY_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.PAUSED, PumpState.ALARM})
 OF_THE_OCCURRENCE = (
     Kind.NO_DELIVERY,
@@ -130,11 +132,8 @@ class Doses:
                 # at 0 before and after: a second reset would not be seen
                 self._volumes.forgive_reset(occurrence)
             self._case.findings.absent(Kind.PAUSED_TOO_LONG, t_ms, "The pump delivers again.")
-        elif occurrence.tau_ms >= self._case.course.length_ms and self._follows_without_stop(
-            occurrence, t_ms
-        ):
-            self.end(t_ms)
-            self._deliver_outside(reading, t_ms, 0, None)
+        elif self._next_has_begun(occurrence, reading, t_ms):
+            self._go_over_to_next(occurrence, reading, t_ms)
 
     def _is_next(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether delivery after an interruption is the next occurrence already (section 1.1, rule 3)."""
@@ -145,13 +144,53 @@ class Doses:
         programmed_anew = reading.vtbi_ml is not None and reading.vtbi_ml >= whole_ml
         return occurrence.counter_reset or programmed_anew
 
-    def _follows_without_stop(self, occurrence: Occurrence, t_ms: int) -> bool:
-        """Whether the next occurrence has begun without a stop: there is no gap between them."""
-        return (
-            self._case.course.gap_ms(occurrence.number) == 0
-            and self._case.open_number(t_ms) == occurrence.number + 1
-            and self._case.volume_in()
-        )
+    def _next_has_begun(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
+        """Whether the next occurrence has begun without a stop: there is no gap between them.
+
+        Who stops for a new bag does so a little late: clocks differ, and a pump within its accuracy takes
+        longer. Only another rate, more than the whole volume, or ``end_window`` tells that it is the next.
+        """
+        slack_ms = self._slack_ms(occurrence)
+        late_ms = occurrence.tau_ms - self._case.course.length_ms
+        if (
+            late_ms < -slack_ms
+            or self._case.course.gap_ms(occurrence.number) != 0
+            or self._case.open_number(t_ms) != occurrence.number + 1
+            or not self._case.volume_in()
+        ):
+            return False
+        if self._rates.is_of_next(reading):
+            return True
+        if late_ms < slack_ms + self._case.course.length_ms * CLOCKS_DIFFER:
+            return False
+        surplus_ml = occurrence.delivered_ml - self._case.course.volume_ml
+        whole = surplus_ml > self._case.expected.counter_ml + self._case.expected.ripple_ml
+        return whole or late_ms >= self._case.limits.end_window_ms
+
+    def next_looked_for_tau_ms(self, occurrence: Occurrence) -> float:
+        """From when on in an occurrence's own time the next may have begun without a stop."""
+        return self._case.course.length_ms - self._slack_ms(occurrence)
+
+    def _slack_ms(self, occurrence: Occurrence) -> float:
+        slack_ms = 2 * self._case.poll_ms + occurrence.uncertain_ms
+        if occurrence.joined_at_ml:
+            slack_ms += self._case.limits.start_window_ms  # nobody saw when it began
+        return slack_ms
+
+    def _go_over_to_next(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> None:
+        """End this occurrence, and begin the next with the time for which it has run already."""
+        late_ms = max(0.0, occurrence.tau_ms - self._case.course.length_ms)
+        late_ml = self._case.course.expected_ml(late_ms)
+        occurrence.tau_ms -= late_ms
+        occurrence.expected_ml = min(occurrence.expected_ml, self._case.course.volume_ml)
+        occurrence.delivered_ml -= late_ml
+        uncertain_ms = occurrence.uncertain_ms
+        self.end(t_ms)
+        self._case.memory.run = Run(t_ms - round(late_ms), 0, late_ms, late_ml)
+        self._deliver_outside(reading, t_ms, 0, None)
+        begun = self._case.memory.occurrence
+        if begun is not None:
+            begun.uncertain_ms = uncertain_ms
 
     def _interrupt(self, occurrence: Occurrence, t_ms: int) -> None:
         if occurrence.interrupted_t_ms is None:

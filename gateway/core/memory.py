@@ -61,6 +61,8 @@ class Carry(Struct):
     """The counter stands lower than it did, and has not wrapped."""
     revised: bool = False
     """A new version of the order took force: which of the two the pump followed is not known."""
+    length_unknown: bool = False
+    """Nobody knows how long it is: the gateway was restarted and its clock not yet right."""
 
 
 class Memory(Struct, kw_only=True):

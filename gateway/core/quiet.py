@@ -18,6 +18,7 @@ from gateway.core.boluses import Boluses
 from gateway.core.case import Case
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.delivery import Edges, Mark
+from gateway.core.doses import Doses
 from gateway.core.learned import Learning
 from gateway.core.line import Line
 from gateway.core.memory import Doing
@@ -73,13 +74,16 @@ class Quiet:
     def __init__(
         self,
         case: Case,
+        *,
         rates: Rates,
         volumes: Volumes,
         timers: Timers,
         boluses: Boluses,
         learning: Learning,
         line: Line,
+        doses: Doses,
     ) -> None:
+        self._doses = doses
         self._line = line
         self._boluses = boluses
         self._learning = learning
@@ -139,10 +143,12 @@ class Quiet:
             or occurrence.under is not None
             or occurrence.over is not None
             or occurrence.suspected is not None
+            or occurrence.unseen_ml > 0
         ):
             return None
         flat_from_ms, flat_to_ms, flat_ml_h = self._rates.flat
-        if not flat_from_ms <= occurrence.tau_ms < flat_to_ms:
+        tau_until_ms = min(flat_to_ms, self._doses.next_looked_for_tau_ms(occurrence))
+        if not flat_from_ms <= occurrence.tau_ms < tau_until_ms:
             return None
         ordered_ml_h = flat_ml_h if self._case.order.titration is None else rate_ml_h
         unhidden_ms = self._boluses.longest_unhidden_ms()

@@ -119,6 +119,20 @@ class Rates:
                 return (start_ms + slack_ms, end_ms - slack_ms, rate_ml_h)
         return _NOWHERE
 
+    def is_of_next(self, reading: Reading) -> bool:
+        """Whether the set rate is that with which an occurrence begins, and not that with which it ends."""
+        rate_ml_h = reading.rate_ml_h
+        if rate_ml_h is None or reading.state is not PumpState.RUNNING:
+            return False
+        course = self._case.course
+        slack_ms = 2 * self._case.poll_ms
+        tolerance = self._case.limits.tolerance
+        first = course.rates_between(0, slack_ms)
+        last = course.rates_between(course.length_ms - slack_ms, course.length_ms)
+        if assess.judge_rate(rate_ml_h, last, rate_ml_h, tolerance) is RateVerdict.RIGHT:
+            return False
+        return assess.judge_rate(rate_ml_h, first, rate_ml_h, tolerance) is RateVerdict.RIGHT
+
     def judge(self, reading: Reading, t_ms: int) -> None:
         """Say what has become of the set rate with this reading."""
         memory = self._case.memory

@@ -65,11 +65,12 @@ class Volumes:
         if case.memory.rate_limit is None and case.limits.max_rate_ml_h is not None:
             case.memory.rate_limit = RateLimit()
 
-    def count(self, reading: Reading, t_ms: int, elapsed_ms: int) -> float | None:
+    def count(self, reading: Reading, t_ms: int, elapsed_ms: int, *, length_known: bool) -> float | None:
         """What the patient was given since the last counter value; ``None`` if there is no value now."""
         memory = self._case.memory
         carry = memory.carry
         carry.elapsed_ms += elapsed_ms
+        carry.length_unknown = carry.length_unknown or not length_known
         carry.stopped = carry.stopped or reading.state not in _COUNTING_STATES
         carry.priming = carry.priming or reading.state is PumpState.PRIMING
         value_ml = reading.volume_ml
@@ -86,7 +87,8 @@ class Volumes:
             delivered_ml = min(delivered_ml, self._besides_priming_ml(reading, carry))
         if memory.day is not None:
             memory.day.add(t_ms, delivered_ml)
-        if memory.rate_limit is not None and self._case.limits.max_rate_ml_h is not None:
+        known = not carry.length_unknown
+        if known and memory.rate_limit is not None and self._case.limits.max_rate_ml_h is not None:
             allowed_ml = self.allowed_ml_h * carry.elapsed_ms / MS_PER_HOUR
             memory.rate_limit.update(delivered_ml, allowed_ml, 2 * self.surplus_allowed_ml)
         return delivered_ml
@@ -119,6 +121,9 @@ class Volumes:
                 full = assess.volume(self._case.order.bag.volume_ml)
                 self._case.findings.present(Kind.BAG_CHANGED, t_ms, f"New bag taken to be hung, with {full}.")
         else:
+            if occurrence is not None:
+                # of the new value, up to a count was there before it fell
+                occurrence.bank.forgive_over(self._case.expected.counter_ml)
             self._case.findings.present(
                 Kind.COUNTER_RESET_UNEXPLAINED,
                 t_ms,
@@ -170,6 +175,7 @@ class Volumes:
             carry.high_ml += high_ml
             if not length_known:
                 carry.low_ml, carry.high_ml = 0.0, max(carry.high_ml, delivered_ml or 0.0)
+                occurrence.unseen_ml = self._case.expected.counter_ml
         if delivered_ml is not None:
             self._test(occurrence, delivered_ml, t_ms, reading)
 
@@ -267,6 +273,10 @@ class Volumes:
             occurrence.uncounted_ml += low_ml
         own_ml, high_ml = self._boluses.separate(occurrence, delivered_ml, high_ml, carry, t_ms)
         occurrence.delivered_ml += own_ml
+        if occurrence.unseen_ml > 0 and own_ml > high_ml:
+            seen_ml = min(occurrence.unseen_ml, own_ml - high_ml)
+            occurrence.unseen_ml -= seen_ml
+            high_ml += seen_ml
         over_ms = self._case.course.length_ms - self._case.poll_ms - occurrence.uncertain_ms
         if occurrence.tau_ms > over_ms and high_ml < own_ml:
             high_ml = own_ml  # after the phases' time only the whole volume is judged
@@ -441,7 +451,8 @@ class Volumes:
             return
         passed: list[str] = []
         if limits.max_rate_ml_h is not None and memory.rate_limit is not None:
-            if reading.rate_ml_h is not None:  # a rate that is not shown neither raises nor ends anything
+            # a rate that is not shown neither raises nor ends anything; what is primed goes to no patient
+            if reading.rate_ml_h is not None and reading.state is not PumpState.PRIMING:
                 too_fast = reading.rate_ml_h > limits.max_rate_ml_h + assess.DISPLAY_MARGIN_ML_H
                 memory.above_limit_readings = memory.above_limit_readings + 1 if too_fast else 0
             if memory.above_limit_readings >= CONFIRMING_READINGS:

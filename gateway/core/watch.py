@@ -48,7 +48,14 @@ class Watch:
         self._disturbances = Disturbances(self.case)
         self.timers = Timers(self.case, self._doses, self._disturbances)
         self.quiet = Quiet(
-            self.case, self._rates, self.volumes, self.timers, self.boluses, self.learning, self._line
+            self.case,
+            self._rates,
+            self.volumes,
+            self.timers,
+            self.boluses,
+            self.learning,
+            self._line,
+            self._doses,
         )
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:
@@ -65,7 +72,7 @@ class Watch:
             self._learn(reading, t_ms, length_known)
         if reading.state is PumpState.BOLUS or memory.boluses.now is not None or not length_known:
             self.boluses.see(reading, t_ms, length_known=length_known)
-        delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms)
+        delivered_ml = self.volumes.count(reading, t_ms, elapsed_ms, length_known=length_known)
         fell = delivered_ml is not None and memory.carry.fell
         if memory.occurrence is not None:
             self.volumes.bring_forward(

@@ -17,7 +17,7 @@ from itertools import pairwise
 from msgspec import structs
 
 from alerts.condition import Finding, Kind, Urgency, Verdict
-from alerts.inhibition import Inhibition, Phase
+from alerts.inhibition import Inhibition, Phase, Transition
 from drivers.reading import PumpState, Reading
 from gateway.core.monitor import Monitor
 from gateway.core.order import parse_order
@@ -184,6 +184,8 @@ class Ward:
         self.told: list[tuple[float, str, str]] = []
         """Seconds after ``START_UTC_MS``, kind, ``start`` or ``end``."""
         self.findings: list[Finding] = []
+        self.started: list[Transition] = []
+        """What has started, with its priority and words; information too."""
         self.instant: Instant | None = None
 
     def take(self, moment: Moment, reading: Reading | None) -> None:
@@ -199,28 +201,42 @@ class Ward:
         for transition in self.inhibition.apply(findings):
             if transition.phase is Phase.WORSE:
                 continue
+            if transition.phase is Phase.START:
+                self.started.append(transition)
             seconds = (transition.finding.at_utc_ms - START_UTC_MS) / 1000
             self.told.append((seconds, transition.finding.kind.value, transition.phase.value))
 
     def revise(
-        self, text: str, at_s: float, *, on_programming: bool = False, effective_by_s: float | None = None
+        self,
+        text: str,
+        at_s: float | None = None,
+        *,
+        on_programming: bool = False,
+        effective_by_s: float | None = None,
     ) -> None:
-        """A new version of the order comes, so many seconds after ``START_UTC_MS``."""
-        assert self.instant is not None, "after a reading"
-        passed_ms = START_UTC_MS + round(at_s * 1000) - self.instant.utc_ms
-        instant = structs.replace(
-            self.instant,
-            t_ms=self.instant.t_ms + passed_ms,
-            utc_ms=self.instant.utc_ms + passed_ms,
-            schedule_utc_ms=START_UTC_MS + round(at_s * 1000),
-        )
+        """A new version of the order comes, so many seconds after ``START_UTC_MS``, or now."""
+        instant = self.instant
+        assert instant is not None, "after a reading"
+        if at_s is not None:
+            passed_ms = START_UTC_MS + round(at_s * 1000) - instant.utc_ms
+            instant = structs.replace(
+                instant,
+                t_ms=instant.t_ms + passed_ms,
+                utc_ms=instant.utc_ms + passed_ms,
+                schedule_utc_ms=START_UTC_MS + round(at_s * 1000),
+            )
+            self._tell(self.monitor.step(instant, None))
         effective_by_utc_ms = None if effective_by_s is None else START_UTC_MS + round(effective_by_s * 1000)
-        self._tell(self.monitor.step(instant, None))
         self._tell(
             self.monitor.revise(
                 text, instant, on_programming=on_programming, effective_by_utc_ms=effective_by_utc_ms
             )
         )
+
+    def restart(self) -> None:
+        """The gateway is started anew, from what it had stored."""
+        snapshot = self.monitor.snapshot()
+        self.monitor = Monitor.restore("pump", self.prescription, snapshot)
 
     def alerts(self) -> list[tuple[float, str]]:
         """What has started and is no mere information."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from drivers.reading import PumpState
 from gateway.core.delivery import REFERENCES, Bank, DayVolume, Edges, Mark, thresholds_ml
 from gateway.core.prescription import PumpExpected
+from tests.gateway.core.bound import the_bound_s
 from tests.gateway.core.pump_days import HOUR_MS, NoisyPump, Segment, continuous, watch
 
 RUNNING = PumpState.RUNNING
@@ -117,24 +118,6 @@ class TestDayVolume:
         for begin_hour in (0, 1, 2):
             day.add(begin_hour * HOUR_MS, 10.0)
         assert day.within_ml(round(hour * HOUR_MS)) == pytest.approx(within_ml)
-
-
-def the_bound_s(
-    rate_ml_h: float, beyond: float, counter_ml: float, stroke_ml: float, ripple_ml: float
-) -> float:
-    """Delay of a test that is told the shift, at the worst phase of counter and mechanism."""
-    walk_ml = 0.0025 * stroke_ml
-    rate_ml_s = rate_ml_h / 3600
-    bounded_ml = ripple_ml + rate_ml_s * 5
-    best_s = math.inf
-    for part in range(1, 100):
-        k = beyond * part / 100
-        information = 2 * k * k * rate_ml_h / walk_ml
-        level = 1.0
-        for _ in range(30):
-            level = math.log(2 * 8766 * information + level + 1)
-        best_s = min(best_s, (bounded_ml + walk_ml * level / (2 * k)) / ((beyond - k) * rate_ml_s))
-    return counter_ml / rate_ml_s + best_s
 
 
 FAULT_FREE = [

@@ -537,13 +537,14 @@ class TestVolume:
         )
         must_be_told(ward, "1:04:57 no_data\n2:00 no_data end")
 
-    def test_priming_is_not_delivered_to_the_patient(self) -> None:
+    @pytest.mark.parametrize("limits", ["", "max_rate_ml_h = 12"])
+    def test_priming_is_not_delivered_to_the_patient(self, limits: str) -> None:
         ward = live(
-            A_DAY_AT_10,
+            continuous(10, 24, limits=f"{LIMITS}\n{limits}", pump=PUMP),
             """
             -0:10  idle
              0:00  running  rate=10
-             1:00  priming  flow=100
+             1:00  priming  rate=100 flow=100
              1:05  running  rate=10
             """,
             until="4:00",

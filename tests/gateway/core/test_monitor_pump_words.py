@@ -328,8 +328,9 @@ class TestClocks:
         ward.take(Moment(monotonic_ms=5_000, utc_ms=START_UTC_MS + 5_400_000), reading)
         must_be_told(ward, "1:04:57 no_data\n1:30 no_data end")
 
-    def test_a_restart_of_unknown_length_judges_nothing_by_time(self) -> None:
-        ward = Ward(A_DAY_AT_10)
+    @pytest.mark.parametrize("limits", ["", "max_rate_ml_h = 12"])
+    def test_a_restart_of_unknown_length_judges_nothing_by_time(self, limits: str) -> None:
+        ward = Ward(continuous(10, 24, limits=limits, pump=PUMP))
         play(ward, "-0:10 idle\n0:00 running rate=10", until="1:00")
         for second in range(0, 600, 5):
             unsynced = Moment(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.core.prescription import Prescription
 from tests.gateway.core.pump_days import continuous, order
 from tests.gateway.core.timetable import live, must_be_told
@@ -513,6 +515,78 @@ def test_doses_that_follow_without_a_gap_may_run_without_a_stop() -> None:
         info=True,
         within_s=25,
     )
+
+
+@pytest.mark.parametrize(
+    ("flow", "end"),
+    [
+        ("10", "2:10:12"),  # the clocks differ
+        ("9.5", "2:16"),  # the pump is slow within its accuracy, and stops with its volume
+    ],
+)
+def test_a_stop_for_the_next_bag_a_little_late_is_no_beginning_of_the_next(flow: str, end: str) -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        f"""
+        -0:10    idle
+         0:10    running   rate=10   flow={flow}
+         {end}   complete
+         2:20    running   rate=10   counter=0
+        """,
+        until="4:00",
+    )
+    must_be_told(
+        ward, f"0:10 dose_started\n{end} dose_ended\n2:20 counter_reset\n2:20 dose_started", info=True
+    )
+
+
+def test_a_dose_that_was_joined_may_have_begun_a_change_of_bag_after_it_was_due() -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+         1:00  running   rate=10   counter=8.33
+         2:10  complete
+         2:15  running   rate=10   counter=0
+         4:15  complete
+        """,
+        until="4:20",
+    )
+    must_be_told(
+        ward,
+        """
+        1:00  dose_started
+        2:10  dose_ended
+        2:15  counter_reset
+        2:15  dose_started
+        4:15  dose_ended
+        """,
+        info=True,
+    )
+
+
+def test_by_day_and_by_night_without_a_stop_another_rate_tells_that_the_next_has_begun() -> None:
+    by_day_and_night = order(
+        head='every = "4h"\ntimes = 3\n',
+        phases='[[schedule.phase]]\nduration = "2h"\nrate_ml_h = 20\n'
+        '[[schedule.phase]]\nduration = "2h"\nrate_ml_h = 10\n',
+        tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+    )
+    ward = live(
+        by_day_and_night,
+        """
+        -0:10  idle
+         0:00  running  rate=20
+         2:00  running  rate=10
+         4:00  running  rate=20
+         6:00  running  rate=10
+         8:00  running  rate=20
+        10:00  running  rate=10
+        12:00  complete
+        """,
+        until="13:00",
+    )
+    starts = "0:00 dose_started\n4:00 dose_ended\n4:00 dose_started\n8:00 dose_ended\n8:00 dose_started"
+    must_be_told(ward, f"{starts}\n12:00 dose_ended", info=True)
 
 
 def test_without_a_gap_the_next_may_begin_as_soon_as_the_one_before_has_its_volume() -> None:
