@@ -49,13 +49,13 @@ class Watch:
         self.timers = Timers(self.case, self._doses, self._disturbances)
         self.quiet = Quiet(
             self.case,
-            self._rates,
-            self.volumes,
-            self.timers,
-            self.boluses,
-            self.learning,
-            self._line,
-            self._doses,
+            rates=self._rates,
+            volumes=self.volumes,
+            timers=self.timers,
+            boluses=self.boluses,
+            learning=self.learning,
+            line=self._line,
+            doses=self._doses,
         )
 
     def read(self, reading: Reading, t_ms: int, *, length_known: bool) -> None:

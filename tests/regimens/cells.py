@@ -582,6 +582,7 @@ def a_flush_where_it_is_forbidden(patient: Patient) -> Iterator[Cell]:
                 by_ms=patient.t0_ms + patient.fact_ms(),
             ),
         ),
+        also=frozenset({Kind.BAG_EMPTY_SOON}),  # what was flushed is gone
     )
 
 
@@ -1020,7 +1021,10 @@ def two_pumps_taken_for_each_other(patient: Patient) -> Iterator[Cell]:
         bedside=Bedside(regimen=other, until_ms=5 * MIN, order=patient.order),
         due=(Due(kinds=frozenset({Kind.WRONG_RATE}), from_ms=0, by_ms=patient.fact_ms()),),
         # the other pump's counts may be coarser than any that are expected of this one
-        also=patient.passes_limit(highest_ml_h) | UNDER | OVER | frozenset({Kind.PROGRAM_CHANGED}),
+        also=patient.passes_limit(highest_ml_h)
+        | UNDER
+        | OVER
+        | frozenset({Kind.PROGRAM_CHANGED, Kind.FREE_FLOW, Kind.BAG_EMPTY_SOON}),
     )
 
 
@@ -1097,6 +1101,10 @@ def _order_with_rates(patient: Patient, factor: float) -> str:
     return re.sub(r"^(dose_rate|max_rate_ml_h|max_volume_ml) = .*\n", "", text, flags=re.MULTILINE)
 
 
+SHORT_BAG = frozenset({Kind.BAG_EMPTY_SOON})
+"""What is left in the bag was meant for the order before: it may not last for what the new one still asks."""
+
+
 @row("F34")
 def the_order_is_changed_while_it_runs(patient: Patient) -> Iterator[Cell]:
     t0_ms = patient.t0_ms
@@ -1111,6 +1119,7 @@ def the_order_is_changed_while_it_runs(patient: Patient) -> Iterator[Cell]:
             revised=(t0_ms, text),
             from_ms=patient.before(t0_ms),
         ),
+        also=SHORT_BAG,
     )
     by_ms = t0_ms + patient.fact_ms()
     over = by_ms > patient.phase_end_ms
@@ -1121,6 +1130,6 @@ def the_order_is_changed_while_it_runs(patient: Patient) -> Iterator[Cell]:
             min(by_ms + 30 * S, patient.phase_end_ms), revised=(t0_ms, text), from_ms=patient.before(t0_ms)
         ),
         due=(Due(kinds=frozenset({Kind.WRONG_RATE}), from_ms=t0_ms, by_ms=by_ms),),
-        also=patient.broken_off(by_ms),
+        also=patient.broken_off(by_ms) | SHORT_BAG,
         undecidable="the dose is over before two readings have shown the rate" if over else "",
     )

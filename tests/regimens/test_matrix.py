@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import pytest
 
+from alerts.condition import Kind
 from simulator.scenario import regimen_names
 from tests.regimens.bedside import Alert, alerts_of
 from tests.regimens.cells import ROWS, Cell, cells
