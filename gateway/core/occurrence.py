@@ -45,8 +45,8 @@ class Occurrence(Struct, kw_only=True):
     """A deficit of which it is not yet known whether the counter is slow or stands still."""
     suspected_readings: int = 0
     """For how many readings this is not known."""
-    counted_share: float = 1.0
-    """At most so much of what was due in the last interval was counted; of a count and the ripple all."""
+    missing_ml: float = 0.0
+    """How much less was counted in the last interval than was due in it."""
     under: Deviation | None = None
     over: Deviation | None = None
 

@@ -33,8 +33,8 @@ OVERDUE_COUNTS = 1.4
 """... and this many counts are due and none has come; before that the counter may be slow."""
 STANDSTILL_COUNTS = 5.0
 """With so many counts due and none come it stands still, whatever was missing before."""
-STOPPING_SHARE = 0.75
-"""With less than this of what was due in the last interval the pump may have stopped within it."""
+STOPPING_SHARE = 0.5
+"""A deficit of which this much arose in the last interval may come from a pump that stopped within it."""
 
 _COUNTING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO})
 
@@ -201,7 +201,7 @@ class Volumes:
         """What was prescribed from ``tau_ms`` to the occurrence's time now: at least, at most, as ordered.
 
         While the set rate is wrong, or may be titrated, delivery is judged against the set rate (section 3).
-        At a step, or on a ramp, the pump may be a poll ahead or behind.
+        At a step, or on a ramp, the pump may be two polls ahead or behind, as for the set rate.
         """
         memory = self._case.memory
         now_ms = occurrence.tau_ms
@@ -210,7 +210,7 @@ class Volumes:
             low_ml = high_ml = ordered_ml = flat_ml_h * (now_ms - tau_ms) / MS_PER_HOUR
         else:
             course = self._case.course
-            slack_ms = self._case.poll_ms + occurrence.uncertain_ms
+            slack_ms = 2 * self._case.poll_ms + occurrence.uncertain_ms
             ordered_ml = course.expected_ml(now_ms) - course.expected_ml(tau_ms)
             until_ms = tau_ms + elapsed_ms
             shifted = [
@@ -247,8 +247,7 @@ class Volumes:
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
         counter_ml = self._case.expected.counter_ml
-        at_most_ml = delivered_ml + counter_ml + self._case.expected.ripple_ml
-        occurrence.counted_share = at_most_ml / low_ml if low_ml > 0 else 1.0
+        occurrence.missing_ml = low_ml - delivered_ml
         if delivered_ml > 0:
             occurrence.uncounted_ml = 0.0
             occurrence.counted_t_ms = t_ms
@@ -297,8 +296,8 @@ class Volumes:
         thresholds = self._thresholds_now(occurrence)
         bank = occurrence.bank
         passed_ms = t_ms - (self._case.memory.seen_t_ms or t_ms)
-        if occurrence.tau_ms >= self._case.course.length_ms:
-            passed_ms = 0  # nothing more is expected: it cannot be seen to keep up
+        if occurrence.tau_ms >= self._case.course.length_ms or self._case.memory.was_bolus:
+            passed_ms = 0  # nothing more is expected, or a bolus hides it: it cannot be seen to keep up
         if self._case.findings.is_present(Kind.NO_DELIVERY) and occurrence.uncounted_ml == 0.0:
             self._case.findings.absent(Kind.NO_DELIVERY, t_ms, "The pump's counter moves again.")
             bank.under_ml = [
@@ -383,7 +382,8 @@ class Volumes:
         if mostly_standing and occurrence.uncounted_ml >= OVERDUE_COUNTS * pump.counter_ml + pump.ripple_ml:
             self._no_delivery(occurrence, t_ms)
         elif mostly_standing or (
-            occurrence.counted_share < STOPPING_SHARE and occurrence.suspected_readings < CONFIRMING_READINGS
+            occurrence.missing_ml >= STOPPING_SHARE * deficit.value_ml
+            and occurrence.suspected_readings < CONFIRMING_READINGS
         ):
             occurrence.suspected = occurrence.suspected or deficit
             occurrence.suspected_readings += 1
