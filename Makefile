@@ -5,13 +5,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench bench-alert-path bench-detection calibrate clean
 
 help:
 	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
 	@echo "make test    all tests, with their set-up"
 	@echo "make check   style and types"
-	@echo "make bench   the alert path, compared with the bare parts it is made of"
+	@echo "make bench   the alert path, compared with the bare parts it is made of; how soon a wrong flow is found,"
+	@echo "             compared with simpler detectors and with the best (also: make bench-detection)"
+	@echo "make calibrate   where the thresholds of detection must be, found by simulation"
 	@echo "make clean   removes what these have made here"
 
 demo: .venv/installed-demo
@@ -26,9 +28,17 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/installed-dev
+bench: bench-alert-path bench-detection
+
+bench-alert-path: .venv/installed-dev
 	@.ci/install-for-tests
 	$(BIN)/python -m benchmarks.alert_path
+
+bench-detection: .venv/installed-dev
+	$(BIN)/python -m benchmarks.detection
+
+calibrate: .venv/installed-dev
+	$(BIN)/python -m benchmarks.calibrate
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -7,18 +7,31 @@ sides, its *statistics*: what is compared with a threshold. Shapes: (side, stati
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Volumes: TypeAlias = NDArray[np.float32]
+from benchmarks.noise import Volumes
 
-UNDER, OVER = 0, 1
-SIGNS = np.array([1.0, -1.0], dtype=np.float32).reshape(2, 1, 1)
-"""A deficit counts for ``UNDER``, a surplus for ``OVER``."""
+SIDES = (1, -1)
+"""First too little, where a deficit counts, then too much, where a surplus does."""
+SIGNS = np.array(SIDES, dtype=np.float32).reshape(2, 1, 1)
 TRUMPET_WINDOWS_MIN = (2, 5, 11, 19, 31)
 """Of IEC 60601-2-24, the windows of its trumpet curves that are longer than the counts of a slow pump."""
+
+
+class Detector(Protocol):
+    """What can be compared."""
+
+    statistics: int
+    """How many, each with a threshold of its own."""
+
+    def take(self, expected_ml: Volumes, counted_ml: Volumes) -> Volumes:
+        """One reading of each pump: prescribed (pump) and counted (side, pump) since the one before.
+
+        Gives the statistics (side, statistic, pump), perhaps the same array at every reading.
+        """
+        ...
 
 
 class Cusums:
@@ -27,21 +40,23 @@ class Cusums:
     def __init__(self, references: tuple[float, ...], tolerance: float, pumps: int) -> None:
         beyond = np.array(references, dtype=np.float32).reshape(1, -1, 1)
         self._slope = SIGNS - (np.float32(tolerance) + beyond)
-        self.values = np.zeros((2, len(references), pumps), dtype=np.float32)
-        self._step = np.zeros_like(self.values)
+        self.statistics = len(references)
+        self._values = np.zeros((2, len(references), pumps), dtype=np.float32)
+        self._step = np.zeros_like(self._values)
 
     def take(self, expected_ml: Volumes, counted_ml: Volumes) -> Volumes:
-        """One reading of each pump. Gives the sums in mL: the same array at every reading."""
+        """One reading of each pump. The statistics are the sums, in mL."""
         np.multiply(self._slope, expected_ml, out=self._step)
-        self.values += self._step
-        self.values -= SIGNS * counted_ml[:, np.newaxis]
-        return np.maximum(self.values, 0.0, out=self.values)
+        self._values += self._step
+        self._values -= SIGNS * counted_ml[:, np.newaxis]
+        return np.maximum(self._values, 0.0, out=self._values)
 
 
 class TrumpetWindows:
-    """The mean flow over the last 2, 5, 11, 19 and 31 min: by how much it is off, as a volume beyond the edge."""
+    """The mean flow over the last 2, 5, 11, 19 and 31 min: how far it is off, as a volume beyond the edge."""
 
     def __init__(self, poll_s: float, tolerance: float, pumps: int) -> None:
+        self.statistics = len(TRUMPET_WINDOWS_MIN)
         self._readings = [round(window_min * 60 / poll_s) for window_min in TRUMPET_WINDOWS_MIN]
         self._edge = (SIGNS - np.float32(tolerance))[:, 0]
         self._beyond = np.zeros((2, pumps), dtype=np.float32)
@@ -67,6 +82,8 @@ class Cumulative:
 
     CHECKED_FROM_S = 1800.0
 
+    statistics = 1
+
     def __init__(self, poll_s: float, pumps: int) -> None:
         self._silent_readings = round(self.CHECKED_FROM_S / poll_s)
         self._taken = 0
@@ -78,7 +95,6 @@ class Cumulative:
         self._taken += 1
         self._expected_ml += expected_ml
         self._beside_ml += SIGNS[:, 0] * (expected_ml - counted_ml)
-        share = self._beside_ml / self._expected_ml
         if self._taken < self._silent_readings:
-            share[:] = 0.0
-        return share[:, np.newaxis].astype(np.float32)
+            return np.zeros((2, 1, len(self._expected_ml)), dtype=np.float32)
+        return (self._beside_ml / self._expected_ml)[:, np.newaxis].astype(np.float32)

@@ -1,59 +1,28 @@
 """How high the detectors come in pump-years without a fault, and where thresholds must therefore be.
 
-The worst case is taken: a pump at the very edge of the tolerance, for tests of too little at the lower one, for
-tests of too much at the upper one. One run serves all counters and tolerances: they see the same mechanisms.
+The worst case is taken: a pump at the very edge of the tolerance, for tests of too little at the lower one,
+for tests of too much at the upper one. One run serves all counters and tolerances: they see the same
+mechanisms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
-from benchmarks.detectors import Volumes
-from benchmarks.noise import READINGS_A_BLOCK, Counters, Mechanisms, Noise
-from gateway.core.prescription import PumpExpected
+from benchmarks.detectors import Detector
+from benchmarks.noise import READINGS_A_BLOCK, Counters, Mechanisms, Noise, Volumes
+from benchmarks.settings import Setting
 
 PUMPS = 1024
 """So many at once; a year of them is split among them."""
 
 
-class Setting(Struct, frozen=True, kw_only=True):
-    """A pump that is tested: its noise, its counter, and the edge of the tolerance."""
-
-    noise: Noise
-    counter_ml: float
-    tolerance: float
-
-    @property
-    def poll_ms(self) -> int:
-        """Between two readings."""
-        return round(self.noise.poll_s * 1000)
-
-    @property
-    def pump(self) -> PumpExpected:
-        """What a prescription would say of this pump."""
-        return PumpExpected(
-            model=None,
-            accuracy=self.tolerance,
-            counter_ml=self.counter_ml,
-            counter_wrap_ml=None,
-            stroke_ml=self.noise.stroke_ml,
-            ripple_ml=self.noise.ripple_ml,
-            occlusion_ml=0.5,
-            poll_ms=self.poll_ms,
-        )
-
-
-Take = Callable[[Volumes, Volumes], Volumes]
-"""A detector: prescribed (pump) and counted (side, pump) of one reading to statistics (side, statistic, pump)."""
-
-
 def highest(
     noise: Noise,
-    tested: list[tuple[Setting, list[Take]]],
+    tested: Sequence[tuple[Setting, Sequence[Detector]]],
     *,
     years: float,
     generator: np.random.Generator,
@@ -67,7 +36,10 @@ def highest(
     """
     mechanisms = Mechanisms(noise, pumps, generator)
     counters = [[Counters(one.counter_ml, pumps, generator) for _ in "uo"] for one, _ in tested]
-    peaks: list[list[Volumes]] = [[] for _ in tested]
+    peaks = [
+        [np.zeros((2, one.statistics, pumps), dtype=np.float32) for one in detectors]
+        for _, detectors in tested
+    ]
     readings = round(years * noise.readings_a_year / pumps)
     for number, block in enumerate(mechanisms.blocks(readings)):
         tick(number * READINGS_A_BLOCK / readings)
@@ -76,12 +48,9 @@ def highest(
             counted_ml = np.stack(
                 [under.count(block.moved_ml * edges[0]), over.count(block.moved_ml * edges[1])], axis=1
             )
-            if not peak:
-                zero_ml = np.zeros(pumps, dtype=np.float32)
-                peak += [take(zero_ml + 1e-9, counted_ml[0] * 0).copy() * 0 for take in detectors]
             for expected_ml, counted in zip(block.expected_ml, counted_ml, strict=True):
-                for take, most in zip(detectors, peak, strict=True):
-                    np.maximum(most, take(expected_ml, counted), out=most)
+                for detector, most in zip(detectors, peak, strict=True):
+                    np.maximum(most, detector.take(expected_ml, counted), out=most)
     return peaks
 
 

@@ -12,7 +12,8 @@ What a pump has delivered is not what it was set to, and its counter does not sh
 - polls: every 5 s, give or take half a second; a pump speaks of a moment up to 0.1 s before the reading.
 
 It is an engineering assumption, not a measurement of a pump; that it says the same as the simulator is tested
-(``tests/benchmarks/test_noise.py``). Pumps are the last axis of all arrays, readings the first. Volumes in mL.
+(``tests/benchmarks/test_noise.py``). Pumps are the last axis of all arrays, readings the first. Volumes in
+mL.
 """
 
 from __future__ import annotations

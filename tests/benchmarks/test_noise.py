@@ -25,7 +25,12 @@ RIPPLE_ML = SHARE * RATE_ML_H * PERIOD_S / 3600 / math.pi
 
 
 def simulated_ml(
-    *, ripple_ml: float = 0.0, stroke_ml: float = STROKE_ML, counter_ml: float = 0.01, at_ms: list[int], pumps: int
+    *,
+    ripple_ml: float = 0.0,
+    stroke_ml: float = STROKE_ML,
+    counter_ml: float = 0.01,
+    at_ms: list[int],
+    pumps: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the simulator's pumps have moved, and what their counters show: (moment, pump)."""
     leg = Leg(duration_ms=max(at_ms) + 60_000, from_ml_h=RATE_ML_H, to_ml_h=RATE_ML_H)
@@ -61,7 +66,9 @@ def modelled_ml(noise: Noise, *, readings: int, pumps: int = PUMPS) -> tuple[np.
 
 
 def noise(*, stroke_ml: float = STROKE_ML, ripple_share: float = 0.0) -> Noise:
-    return Noise(rate_ml_h=RATE_ML_H, stroke_ml=stroke_ml, ripple_share=ripple_share, ripple_period_s=PERIOD_S)
+    return Noise(
+        rate_ml_h=RATE_ML_H, stroke_ml=stroke_ml, ripple_share=ripple_share, ripple_period_s=PERIOD_S
+    )
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +142,7 @@ class TestCounter:
         moments = list(range(600_000, 3 * 600_000, 7_000))
         simulated, shown = simulated_ml(counter_ml=counter_ml, at_ms=moments, pumps=20)
         hidden = (simulated - shown) / counter_ml
-        assert 0 <= hidden.min() and hidden.max() < 1 + 1e-3
+        assert hidden.min() >= 0 and hidden.max() < 1 + 1e-3
         assert hidden.mean() == pytest.approx(0.5, abs=0.03)
 
         mechanisms = Mechanisms(noise(ripple_share=SHARE), 50, np.random.default_rng(2))
