@@ -18,8 +18,9 @@ flows while the time of a reading is uncertain, and the ripple of the mechanism,
 height only in windows that are long enough. Its last part is the random walk of the strokes with variance c =
 0.0025 * stroke for each mL (prescription page, ``stroke_ml``); in long windows it makes c L / (2 k), where
 e^L is the number of chances in a year for all of it to come together. The numbers are calibrated in
-simulation (``benchmarks/calibrate.py``) so that a pump at the edge of the tolerance, which is the worst case,
-alarms at most once a year.
+simulation (``benchmarks/calibrate.py``): a pump at the edge of the tolerance, which is the worst case, alarms
+at most once a year in the settings of the detection benchmark. A pump whose ripple is steeper than is assumed
+here alarms more often.
 
 Where it is not certain what was prescribed in an interval (the pump was started or stopped within it, a step
 of rate may have come a poll earlier or later), ``dE`` is an interval: the lower end accuses of too little,
@@ -45,8 +46,6 @@ RIPPLE_SHARE = 0.05
 """The ripple swings the flow by this share, or by as much more as it needs for ``ripple_ml`` in ..."""
 RIPPLE_MS = 120_000
 """... a cycle as long as this."""
-RIPPLE_MET = 0.9
-"""So much of the ripple is met at once with the worst of count and walk."""
 CHANCE_HOURS = 1.0
 """Count, ripple and walk can be at their worst together about once in so many hours times the reference."""
 EXCURSIONS = 28.0
@@ -91,8 +90,8 @@ def thresholds_ml(rate_ml_h: float, pump: PumpExpected, poll_ms: int) -> tuple[f
 def _swing_and_walk_ml(reference: float, rate_ml_ms: float, pump: PumpExpected, poll_ms: int) -> float:
     """The most in mL that ripple and walk make of a window, less what the reference takes off it."""
     walk_ml = STROKE_VARIANCE * pump.stroke_ml
-    ripple_ml = RIPPLE_MET * pump.ripple_ml
-    swing = RIPPLE_MET * max(RIPPLE_SHARE, pi * pump.ripple_ml / (rate_ml_ms * RIPPLE_MS))
+    ripple_ml = pump.ripple_ml
+    swing = max(RIPPLE_SHARE, pi * ripple_ml / (rate_ml_ms * RIPPLE_MS))
     spread_ml = 2 * walk_ml * log(HOURS_PER_YEAR / (reference * CHANCE_HOURS))
     window_ml = spread_ml / (2 * reference) ** 2  # where the walk alone makes most
     if swing * window_ml < ripple_ml:
@@ -104,11 +103,14 @@ def _swing_and_walk_ml(reference: float, rate_ml_ms: float, pump: PumpExpected, 
 
 
 def _walk_alone_ml(reference: float, rate_ml_ms: float, pump: PumpExpected) -> float:
-    """What a pump whose strokes differ so much that the rest hardly counts comes to once a year, in mL."""
+    """What a pump whose strokes differ so much that the rest hardly counts comes to once a year, in mL.
+
+    Of the rest, half a count: what a counter hides on average.
+    """
     walk_ml = STROKE_VARIANCE * pump.stroke_ml
     year_ml = rate_ml_ms * MS_PER_HOUR * HOURS_PER_YEAR
     excursions = EXCURSIONS * reference**2 * year_ml / walk_ml
-    return walk_ml * log(max(1.0, excursions)) / (2 * reference)
+    return pump.counter_ml / 2 + walk_ml * log(max(1.0, excursions)) / (2 * reference)
 
 
 def decidable_volume_ml(thresholds: tuple[float, ...], shift: float, pump: PumpExpected) -> float:

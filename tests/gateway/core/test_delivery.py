@@ -110,7 +110,7 @@ class TestThresholds:
         ]
         assert small
         for threshold, calibrated in small:
-            assert 0.94 * calibrated < threshold < 1.4 * calibrated
+            assert 0.94 * calibrated < threshold < 1.45 * calibrated
 
 
 class TestBank:
