@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test matrix check bench noise clean
+.PHONY: help demo test matrix check bench bench-alert-path bench-detection bench-cost calibrate noise clean
 
 DAYS ?= 200
 SEED ?= 1
@@ -15,7 +15,10 @@ help:
 	@echo "make test    all tests, with their set-up"
 	@echo "make matrix  every therapy with every fault, in all variants: some minutes"
 	@echo "make check   style and types"
-	@echo "make bench   the alert path, compared with the bare parts it is made of"
+	@echo "make bench   the alert path, compared with the bare parts it is made of; how soon a wrong flow is found,"
+	@echo "             compared with simpler detectors and with the best; what a reading costs"
+	@echo "             (one of them: make bench-alert-path, bench-detection, bench-cost)"
+	@echo "make calibrate   where the thresholds of detection must be, found by simulation"
 	@echo "make noise   false alerts and misses in so many days of ordinary homes: DAYS=1000 SEED=1"
 	@echo "make clean   removes what these have made here"
 
@@ -34,9 +37,20 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/installed-dev
+bench: bench-alert-path bench-detection bench-cost
+
+bench-alert-path: .venv/installed-dev
 	@.ci/install-for-tests
 	$(BIN)/python -m benchmarks.alert_path
+
+bench-detection: .venv/installed-dev
+	$(BIN)/python -m benchmarks.detection
+
+bench-cost: .venv/installed-dev
+	$(BIN)/python -m benchmarks.cost
+
+calibrate: .venv/installed-dev
+	$(BIN)/python -m benchmarks.calibrate
 
 noise: .venv/installed-dev
 	$(BIN)/python -m benchmarks.messy_home --days $(DAYS) --seed $(SEED)

@@ -10,13 +10,17 @@ Everything is a volume. With the prescribed volume ``dE`` and the counted volume
     under[k] = max(0, under[k] + dE * (1 - tolerance - k) - dV)      under-infusion if > threshold[k]
     over[k]  = max(0, over[k]  + dV - dE * (1 + tolerance + k))      over-infusion  if > threshold[k]
 
-    threshold[k] = counter + ripple + rate * (poll / 3 + 0.3 s) + c L / (2 k)
+    threshold[k] = counter + timing + the most over all windows w of  ripple(w) + sqrt(2 c w L) - k w
 
-The first three terms are the bounded disturbances: one count, the ripple of the mechanism, and what flows
-between the moment of which the pump speaks and the time of the reading (a third of a poll: a pump may answer
-with what it last measured). The last is the random walk of the strokes with variance c = 0.0025 * stroke for
-each mL (prescription page, ``stroke_ml``); L = ln(4 k^2 Y / c), Y mL in a year, gives about one false alarm
-in a pump-year in the worst case: at the edge of the tolerance.
+What is added up before ``- k w`` is a line below which the deficit of a healthy pump over its last w mL
+stays, for windows from one poll on; the bank is that line, piecewise. Its bounded parts are one count, what
+flows while the time of a reading is uncertain, and the ripple of the mechanism, which comes to its full
+height only in windows that are long enough. Its last part is the random walk of the strokes with variance c =
+0.0025 * stroke for each mL (prescription page, ``stroke_ml``); in long windows it makes c L / (2 k), where
+e^L is the number of chances in a year for all of it to come together. The numbers are calibrated in
+simulation (``benchmarks/calibrate.py``): a pump at the edge of the tolerance, which is the worst case, alarms
+at most once a year in the settings of the detection benchmark. A pump whose ripple is steeper than is assumed
+here alarms more often.
 
 Where it is not certain what was prescribed in an interval (the pump was started or stopped within it, a step
 of rate may have come a poll earlier or later), ``dE`` is an interval: the lower end accuses of too little,
@@ -25,7 +29,7 @@ the upper end of too much.
 
 from __future__ import annotations
 
-from math import log
+from math import log, pi, sqrt
 from operator import gt
 
 from msgspec import Struct
@@ -33,7 +37,7 @@ from msgspec import Struct
 from gateway.core.counter import MS_PER_HOUR
 from gateway.core.prescription import PumpExpected
 
-REFERENCES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.55)
+REFERENCES = (0.01, 0.02, 0.03, 0.04, 0.08, 0.16, 0.32)
 RATE_LIMIT_EDGE = 1 + REFERENCES[2]
 """The share of what a hard limit of rate allows at which the test of it begins."""
 STROKE_VARIANCE = 0.05**2
@@ -44,8 +48,20 @@ PIECE_MS = 300_000
 DAY_MS = 86_400_000
 NOTHING_ML = 1e-9
 """Less than this is what rounding leaves of 0."""
+READ_WITHIN_MS = 100
+"""How well the time of a reading is known: the noise model's figure, by which the thresholds are calibrated."""
 TIMING_MS = 300
 """How far the time of a reading may be from the moment of which the pump spoke."""
+RIPPLE_SHARE = 0.05
+"""The ripple swings the flow by this share, or by as much more as it needs for ``ripple_ml`` in ..."""
+RIPPLE_MS = 120_000
+"""... a cycle as long as this."""
+CHANCE_HOURS = 1.0
+"""Count, ripple and walk can be at their worst together about once in so many hours times the reference."""
+EXCURSIONS = 28.0
+"""Of the walk alone each mL has so many chances, times k**2 / c: two sides, seven tests, twice (Lorden)."""
+LEAST = 1.04
+"""A large reference leaves one count and no more: a healthy pump often comes so far, so it must be more."""
 
 
 class Mark(Struct, frozen=True, array_like=True):
@@ -68,13 +84,43 @@ class Excess(Struct, frozen=True):
 
 
 def thresholds_ml(rate_ml_h: float, pump: PumpExpected, poll_ms: int) -> tuple[float, ...]:
-    """The threshold in mL for each of ``REFERENCES`` at this rate."""
-    walk_ml = STROKE_VARIANCE * pump.stroke_ml
-    year_ml = max(rate_ml_h, 1e-6) * HOURS_PER_YEAR
-    bounded_ml = pump.counter_ml + pump.ripple_ml + rate_ml_h * (poll_ms / 3 + TIMING_MS) / MS_PER_HOUR
+    """The threshold in mL for each of ``REFERENCES`` at this rate; always more than one count."""
+    rate_ml_ms = max(rate_ml_h, 1e-6) / MS_PER_HOUR
+    at_once_ml = pump.counter_ml + rate_ml_ms * READ_WITHIN_MS
     return tuple(
-        bounded_ml + walk_ml * max(1.0, log(4 * k * k * year_ml / walk_ml)) / (2 * k) for k in REFERENCES
+        max(
+            LEAST * at_once_ml,
+            at_once_ml + _swing_and_walk_ml(reference, rate_ml_ms, pump, poll_ms),
+            _walk_alone_ml(reference, rate_ml_ms, pump),
+        )
+        for reference in REFERENCES
     )
+
+
+def _swing_and_walk_ml(reference: float, rate_ml_ms: float, pump: PumpExpected, poll_ms: int) -> float:
+    """The most in mL that ripple and walk make of a window, less what the reference takes off it."""
+    walk_ml = STROKE_VARIANCE * pump.stroke_ml
+    ripple_ml = pump.ripple_ml
+    swing = max(RIPPLE_SHARE, pi * ripple_ml / (rate_ml_ms * RIPPLE_MS))
+    spread_ml = 2 * walk_ml * log(HOURS_PER_YEAR / (reference * CHANCE_HOURS))
+    window_ml = spread_ml / (2 * reference) ** 2  # where the walk alone makes most
+    if swing * window_ml < ripple_ml:
+        window_ml = ripple_ml / swing  # where the ripple has come to its height
+        if reference > swing:
+            window_ml = min(window_ml, spread_ml / (2 * (reference - swing)) ** 2)
+    window_ml = max(window_ml, rate_ml_ms * poll_ms)
+    return min(ripple_ml, swing * window_ml) + sqrt(spread_ml * window_ml) - reference * window_ml
+
+
+def _walk_alone_ml(reference: float, rate_ml_ms: float, pump: PumpExpected) -> float:
+    """What a pump whose strokes differ so much that the rest hardly counts comes to once a year, in mL.
+
+    Of the rest, half a count: what a counter hides on average.
+    """
+    walk_ml = STROKE_VARIANCE * pump.stroke_ml
+    year_ml = rate_ml_ms * MS_PER_HOUR * HOURS_PER_YEAR
+    excursions = EXCURSIONS * reference**2 * year_ml / walk_ml
+    return pump.counter_ml / 2 + walk_ml * log(max(1.0, excursions)) / (2 * reference)
 
 
 def decidable_volume_ml(

@@ -30,12 +30,12 @@ DECIDABLE_SHIFT = 0.2
 """The verdict is "too early" until a shift this far beyond the tolerance would have been found."""
 STANDSTILL_SHARE = 0.8
 """A deficit is a standstill if this much of it arose since the counter last moved, ..."""
-OVERDUE_COUNTS = 1.4
+OVERDUE_COUNTS = 1.2
 """... and this many counts are due and none has come; before that the counter may be slow."""
 STANDSTILL_COUNTS = 5.0
 """With so many counts due and none come it stands still, whatever was missing before."""
-STOPPING_SHARE = 0.75
-"""With less than this of what was due in the last interval the pump may have stopped within it."""
+STOPPING_SHARE = 0.5
+"""A deficit of which this much arose in the last interval may come from a pump that stopped within it."""
 TELLING_WITHIN = 0.01
 """The pump's own error is told with a deviation if it is known to this, as a fraction."""
 
@@ -219,7 +219,7 @@ class Volumes:
         """What was prescribed from ``tau_ms`` to the occurrence's time now: at least, at most, as ordered.
 
         While the set rate is wrong, or may be titrated, delivery is judged against the set rate (section 3).
-        At a step, or on a ramp, the pump may be a poll ahead or behind.
+        At a step, or on a ramp, the pump may be two polls ahead or behind, as for the set rate.
         """
         memory = self._case.memory
         now_ms = occurrence.tau_ms
@@ -228,7 +228,7 @@ class Volumes:
             low_ml = high_ml = ordered_ml = flat_ml_h * (now_ms - tau_ms) / MS_PER_HOUR
         else:
             course = self._case.course
-            slack_ms = self._case.poll_ms + occurrence.uncertain_ms
+            slack_ms = 2 * self._case.poll_ms + occurrence.uncertain_ms
             ordered_ml = course.expected_ml(now_ms) - course.expected_ml(tau_ms)
             until_ms = tau_ms + elapsed_ms
             shifted = [
@@ -263,9 +263,7 @@ class Volumes:
             low_ml, high_ml = min(low_ml, delivered_ml), max(high_ml, delivered_ml)
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
-        counter_ml = self._case.expected.counter_ml
-        at_most_ml = delivered_ml + counter_ml + self._case.expected.ripple_ml
-        occurrence.counted_share = at_most_ml / low_ml if low_ml > 0 else 1.0
+        occurrence.missing_ml = low_ml - delivered_ml
         if delivered_ml > 0:
             occurrence.uncounted_ml = 0.0
             occurrence.counted_t_ms = t_ms
@@ -387,7 +385,8 @@ class Volumes:
         pump = self._case.expected
         standing_ml = occurrence.uncounted_ml * (1 - self._case.limits.tolerance - deficit.reference)
         mostly_standing = occurrence.uncounted_ml > 0 and standing_ml >= STANDSTILL_SHARE * deficit.value_ml
-        stopping = occurrence.counted_share < STOPPING_SHARE and occurrence.suspected is None
+        arose_now = occurrence.missing_ml >= STOPPING_SHARE * deficit.value_ml
+        stopping = arose_now and occurrence.suspected is None
         if occurrence.uncounted_ml >= OVERDUE_COUNTS * pump.counter_ml + pump.ripple_ml:
             self._no_delivery(occurrence, t_ms)
         elif mostly_standing or stopping:
