@@ -49,7 +49,7 @@ DAY_MS = 86_400_000
 NOTHING_ML = 1e-9
 """Less than this is what rounding leaves of 0."""
 READ_WITHIN_MS = 100
-"""How well the time of a reading is known: the noise model's figure, by which the thresholds are calibrated."""
+"""How well the time of a reading is known, in the noise by which the thresholds are calibrated."""
 TIMING_MS = 300
 """How far the time of a reading may be from the moment of which the pump spoke."""
 RIPPLE_SHARE = 0.05
