@@ -29,8 +29,7 @@ the upper end of too much.
 
 from __future__ import annotations
 
-from math import log, pi, sqrt
-from operator import gt
+from math import inf, log, pi, sqrt
 
 from msgspec import Struct
 
@@ -46,6 +45,9 @@ HOURS_PER_YEAR = 8766
 PIECE_MS = 300_000
 """The volume of the last 24 h is kept in pieces as long as this."""
 DAY_MS = 86_400_000
+ALL_AT_0 = [0.0] * len(REFERENCES)
+WHATEVER_COMES = (inf,) * len(REFERENCES)
+"""Thresholds that no test goes beyond."""
 NOTHING_ML = 1e-9
 """Less than this is what rounding leaves of 0."""
 READ_WITHIN_MS = 100
@@ -179,36 +181,49 @@ class Bank(Struct):
         count = len(REFERENCES)
         return cls([0.0] * count, [0.0] * count, [mark] * count, [mark] * count, mark)
 
-    def update(self, low_ml: float, high_ml: float, delivered_ml: float, edges: Edges, mark: Mark) -> None:
+    def update(
+        self,
+        low_ml: float,
+        high_ml: float,
+        delivered_ml: float,
+        edges: Edges,
+        mark: Mark,
+        thresholds: tuple[float, ...] = WHATEVER_COMES,
+    ) -> bool:
         """Take one interval: prescribed between ``low_ml`` and ``high_ml``, counted ``delivered_ml``.
 
-        ``mark`` is the end of the interval.
+        ``mark`` is the end of the interval. Tells whether each test has stayed within its threshold.
         """
+        # of two tests that with the greater reference never stands higher: behind one at 0 all are at 0
+        within = True
         values = self.under_ml
         for index, share in enumerate(edges.under):
             before_ml = values[index]
             value_ml = before_ml + low_ml * share - delivered_ml
-            if value_ml > NOTHING_ML:
-                if not before_ml:
-                    self.under_since[index] = self.mark
-                values[index] = value_ml
-            else:
-                values[index] = 0.0
+            if value_ml <= NOTHING_ML:
+                if before_ml:
+                    values[index:] = ALL_AT_0[index:]
+                break
+            if not before_ml:
+                self.under_since[index] = self.mark
+            values[index] = value_ml
+            if value_ml > thresholds[index]:
+                within = False
         values = self.over_ml
         for index, share in enumerate(edges.over):
             before_ml = values[index]
             value_ml = before_ml + delivered_ml - high_ml * share
-            if value_ml > NOTHING_ML:
-                if not before_ml:
-                    self.over_since[index] = self.mark
-                values[index] = value_ml
-            else:
-                values[index] = 0.0
+            if value_ml <= NOTHING_ML:
+                if before_ml:
+                    values[index:] = ALL_AT_0[index:]
+                break
+            if not before_ml:
+                self.over_since[index] = self.mark
+            values[index] = value_ml
+            if value_ml > thresholds[index]:
+                within = False
         self.mark = mark
-
-    def is_within(self, thresholds: tuple[float, ...]) -> bool:
-        """Whether no test is beyond its threshold."""
-        return not (any(map(gt, self.under_ml, thresholds)) or any(map(gt, self.over_ml, thresholds)))
+        return within
 
     def forgive_under(self, volume_ml: float) -> None:
         """Take so much from all deficits: a reset of the counter hides up to one count."""

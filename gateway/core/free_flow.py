@@ -180,14 +180,9 @@ class Surplus(Struct):
             or (at_rest and self.value_ml)
         )
 
-    def after(self, moved_ml: float, set_ml_h: float, elapsed_ms: int) -> float:
-        """The value in mL after one more such reading."""
-        value_ml = self.value_ml + moved_ml - surplus_begins_ml_h(set_ml_h) * elapsed_ms / MS_PER_HOUR
-        return value_ml if value_ml > NOTHING_ML else 0.0
-
     def add(self, t_ms: int, moved_ml: float, set_ml_h: float, value_ml: float) -> None:
-        """Take such a reading; ``value_ml`` is the value after it, which must be below the threshold."""
-        if value_ml > 0.0:
+        """Take such a reading; ``value_ml`` is the sum after it, which must be below the threshold."""
+        if value_ml > NOTHING_ML:
             self.value_ml = value_ml
             self.moved_ml += moved_ml
             self.set_ml += set_ml_h * (t_ms - (self.seen_t_ms or t_ms)) / MS_PER_HOUR

@@ -17,8 +17,9 @@ from drivers.reading import PumpState, Reading
 from gateway.core.boluses import Boluses
 from gateway.core.case import Case
 from gateway.core.counter import MS_PER_HOUR
-from gateway.core.delivery import Edges, Mark
+from gateway.core.delivery import NOTHING_ML, Edges, Mark
 from gateway.core.doses import Doses
+from gateway.core.free_flow import surplus_begins_ml_h
 from gateway.core.learned import Learning
 from gateway.core.line import Line
 from gateway.core.memory import Doing
@@ -63,8 +64,10 @@ class Bounds(Struct, frozen=True, kw_only=True):
     day_until_ml: float
     flow_ml_h: float
     """What the pump is set to, and what may come beside it; 0 while it does not deliver."""
+    flow_edge_ml_h: float
+    """What moves faster than this is surplus, ..."""
     flow_until_ml: float
-    """Beyond this surplus over it there is free flow."""
+    """... and beyond so much of it there is free flow."""
     """Beyond this volume within 24 h the hard limit of volume may be passed."""
 
 
@@ -160,9 +163,10 @@ class Quiet:
             surplus_at_once_ml=0.0 if unhidden_ms is None else inf,
             longest_ms=min(self._learning.longest_ms, unhidden_ms or inf),
             ordered_ml_h=ordered_ml_h,
-            tau_until_ms=min(flat_to_ms, bag.look_again_tau_ms),
+            tau_until_ms=min(tau_until_ms, bag.look_again_tau_ms),
             delivered_until_ml=min(
-                self._volumes.most_ml, occurrence.delivered_ml + bag.look_again_ml - bag.taken_ml
+                self._volumes.most_ml + occurrence.untold_ml,
+                occurrence.delivered_ml + bag.look_again_ml - bag.taken_ml,
             ),
             uncounted_until_ml=self._volumes.standstill_ml(thresholds),
             thresholds=thresholds,
@@ -204,6 +208,7 @@ class Quiet:
             surplus_until_ml=self._volumes.surplus_allowed_ml,
             day_until_ml=inf if limits.max_volume_ml is None else limits.max_volume_ml,
             flow_ml_h=flow_ml_h,
+            flow_edge_ml_h=surplus_begins_ml_h(flow_ml_h),
             flow_until_ml=self._line.free_flow_threshold_ml(flow_ml_h),
         )
 
@@ -231,79 +236,76 @@ class Quiet:
         delivered_ml = volume_ml - memory.counter_ml  # type: ignore[operator]
         if not 0.0 <= delivered_ml <= bounds.most_at_once_ml:
             return False
-        rate_limit, day = memory.rate_limit, memory.day
-        if day is not None and day.total_ml + delivered_ml > bounds.day_until_ml:
-            return False
-        surplus_ml = 0.0
-        if rate_limit is not None:
-            allowed_ml = bounds.allowed_ml_h * elapsed_ms / MS_PER_HOUR
-            surplus_ml = rate_limit.after(delivered_ml, allowed_ml)
-            if surplus_ml > bounds.surplus_until_ml:
-                return False
-        flow = memory.free_flow.counter
-        flow_ml = flow.after(delivered_ml, bounds.flow_ml_h, elapsed_ms)
-        pressure_mmhg = reading.pressure_mmhg if bounds.flow_ml_h else None
+        flow, flow_ml_h = memory.free_flow.counter, bounds.flow_ml_h
+        flow_ml = flow.value_ml + delivered_ml - bounds.flow_edge_ml_h * elapsed_ms / MS_PER_HOUR
         rise = memory.pressure
+        pressure_mmhg = reading.pressure_mmhg if flow_ml_h else None
         if flow_ml > bounds.flow_until_ml or (pressure_mmhg is not None and pressure_mmhg > rise.limit_mmhg):
             return False
+        rate_limit, day = memory.rate_limit, memory.day
+        surplus_ml = 0.0
+        if rate_limit is not None:
+            surplus_ml = rate_limit.after(delivered_ml, bounds.allowed_ml_h * elapsed_ms / MS_PER_HOUR)
+            if surplus_ml > bounds.surplus_until_ml:
+                return False
+        if day is not None and day.total_ml + delivered_ml > bounds.day_until_ml:
+            return False
         occurrence = memory.occurrence
-        if occurrence is not None and not self._brings_forward(
-            bounds, occurrence, t_ms, elapsed_ms, delivered_ml
-        ):
+        if occurrence is not None and not _brings_forward(bounds, occurrence, t_ms, elapsed_ms, delivered_ml):
             return False
         if rate_limit is not None:
             rate_limit.surplus_ml = surplus_ml
         if day is not None:
             day.add(t_ms, delivered_ml)
+        if flow_ml > NOTHING_ML or flow.value_ml:
+            flow.add(t_ms, delivered_ml, flow_ml_h, flow_ml)
+        else:
+            flow.seen_t_ms = flow.since_t_ms = t_ms
+        if pressure_mmhg is None:
+            pass
+        elif t_ms < rise.piece_ends_t_ms:
+            rise.sum_mmhg += pressure_mmhg
+            rise.readings += 1
+        else:
+            case = self._case
+            rise.deliver(t_ms, pressure_mmhg, bounds.rate_ml_h, case.poll_ms, case.limits.no_data_after_ms)
         memory.bag.taken_ml += delivered_ml
-        flow.add(t_ms, delivered_ml, bounds.flow_ml_h, flow_ml)
-        if pressure_mmhg is not None:
-            rise.deliver(
-                t_ms, pressure_mmhg, reading.rate_ml_h, self._case.poll_ms, self._case.limits.no_data_after_ms
-            )
         memory.counter_ml = volume_ml
         memory.t_ms = memory.seen_t_ms = t_ms
         memory.utc_offset_ms = instant.utc_ms - t_ms
         return True
 
-    def _brings_forward(
-        self, bounds: Bounds, occurrence: Occurrence, t_ms: int, elapsed_ms: int, delivered_ml: float
-    ) -> bool:
-        """Let an occurrence's time pass and test its volume; ``False``, and nothing done, beyond a bound."""
-        bank = occurrence.bank
-        ordered_ml = 0.0
-        if bounds.thresholds:
-            tau_ms = occurrence.tau_ms + elapsed_ms
-            ordered_ml = bounds.ordered_ml_h * elapsed_ms / MS_PER_HOUR
-            expected_ml = occurrence.expected_ml + ordered_ml
-            total_ml = occurrence.delivered_ml + delivered_ml
-            uncounted_ml = 0.0 if delivered_ml else occurrence.uncounted_ml + ordered_ml
-            if (
-                tau_ms > bounds.tau_until_ms
-                or total_ml > bounds.delivered_until_ml
-                or uncounted_ml >= bounds.uncounted_until_ml
-                or delivered_ml - ordered_ml > bounds.surplus_at_once_ml
-            ):
-                return False
-            under_ml, over_ml = bank.under_ml[:], bank.over_ml[:]
-            mark = bank.mark
-            bank.update(
-                ordered_ml,
-                ordered_ml,
-                delivered_ml,
-                bounds.edges,
-                Mark(t_ms, tau_ms, expected_ml, total_ml),
-            )
-            if not bank.is_within(bounds.thresholds):
-                bank.under_ml, bank.over_ml, bank.mark = under_ml, over_ml, mark
-                return False
-            occurrence.tau_ms = tau_ms
-            occurrence.expected_ml = expected_ml
-            occurrence.delivered_ml = total_ml
-            occurrence.uncounted_ml = uncounted_ml
-            occurrence.last_delivery_t_ms = t_ms
-            if delivered_ml:
-                occurrence.counted_t_ms = t_ms
-        else:
-            bank.mark = Mark(t_ms, occurrence.tau_ms, occurrence.expected_ml, occurrence.delivered_ml)
+
+def _brings_forward(
+    bounds: Bounds, occurrence: Occurrence, t_ms: int, elapsed_ms: int, delivered_ml: float
+) -> bool:
+    """Let an occurrence's time pass and test its volume; ``False``, and nothing done, beyond a bound."""
+    bank = occurrence.bank
+    if not bounds.thresholds:
+        bank.mark = Mark(t_ms, occurrence.tau_ms, occurrence.expected_ml, occurrence.delivered_ml)
         return True
+    tau_ms = occurrence.tau_ms + elapsed_ms
+    ordered_ml = bounds.ordered_ml_h * elapsed_ms / MS_PER_HOUR
+    total_ml = occurrence.delivered_ml + delivered_ml
+    uncounted_ml = 0.0 if delivered_ml else occurrence.uncounted_ml + ordered_ml
+    if (
+        tau_ms > bounds.tau_until_ms
+        or total_ml > bounds.delivered_until_ml
+        or uncounted_ml >= bounds.uncounted_until_ml
+        or delivered_ml - ordered_ml > bounds.surplus_at_once_ml
+    ):
+        return False
+    expected_ml = occurrence.expected_ml + ordered_ml
+    before = bank.under_ml[:], bank.over_ml[:], bank.mark
+    mark = Mark(t_ms, tau_ms, expected_ml, total_ml)
+    if not bank.update(ordered_ml, ordered_ml, delivered_ml, bounds.edges, mark, bounds.thresholds):
+        bank.under_ml, bank.over_ml, bank.mark = before
+        return False
+    occurrence.tau_ms = tau_ms
+    occurrence.expected_ml = expected_ml
+    occurrence.delivered_ml = total_ml
+    occurrence.uncounted_ml = uncounted_ml
+    occurrence.last_delivery_t_ms = t_ms
+    if delivered_ml:
+        occurrence.counted_t_ms = t_ms
+    return True

@@ -135,6 +135,50 @@ class TestBank:
         assert all(one >= other for one, other in zip(more.over_ml, plain.over_ml, strict=True))
         assert all(one <= other for one, other in zip(more.under_ml, plain.under_ml, strict=True))
 
+    @given(
+        st.lists(
+            st.tuples(st.floats(0, 2), st.floats(0, 1), st.floats(0, 3), st.floats(0, 0.5)), max_size=60
+        ),
+        st.sampled_from([0.01, 0.1, 0.5]),
+    )
+    def test_of_two_tests_that_with_the_greater_reference_never_stands_higher(
+        self, intervals: list[tuple[float, float, float, float]], tolerance: float
+    ) -> None:
+        """Each is what it would be by itself, and so behind one that is at 0 all are."""
+        bank = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
+        edges = Edges.of(tolerance)
+        under, over = [0.0] * len(REFERENCES), [0.0] * len(REFERENCES)
+        for low_ml, more_ml, delivered_ml, forgiven_ml in intervals:
+            high_ml = low_ml + more_ml
+            bank.update(low_ml, high_ml, delivered_ml, edges, Mark(1, 0.0, 0.0, 0.0))
+            for index, (less, most) in enumerate(zip(edges.under, edges.over, strict=True)):
+                under[index] = max(0.0, under[index] + low_ml * less - delivered_ml)
+                over[index] = max(0.0, over[index] + delivered_ml - high_ml * most)
+            assert bank.under_ml == pytest.approx(under, abs=1e-6)
+            assert bank.over_ml == pytest.approx(over, abs=1e-6)
+            for values in (bank.under_ml, bank.over_ml):
+                assert values == sorted(values, reverse=True)
+            bank.forgive_under(forgiven_ml)
+            bank.forgive_over(forgiven_ml)
+            under = [max(0.0, value - forgiven_ml) for value in under]
+            over = [max(0.0, value - forgiven_ml) for value in over]
+
+    @given(
+        st.floats(0.01, 1500),
+        st.floats(0.0005, 1.0),
+        st.floats(0.00005, 0.5),
+        st.floats(0.001, 0.5),
+        st.sampled_from([1_000, 5_000, 60_000]),
+    )
+    def test_thresholds_fall_with_the_reference(
+        self, rate_ml_h: float, counter_ml: float, stroke_ml: float, ripple_ml: float, poll_ms: int
+    ) -> None:
+        pump = continuous(
+            10.0, 1, pump=f"counter_ml = {counter_ml}\nstroke_ml = {stroke_ml}\nripple_ml = {ripple_ml}"
+        ).pump
+        thresholds = thresholds_ml(rate_ml_h, pump, poll_ms)
+        assert list(thresholds) == sorted(thresholds, reverse=True)
+
     def test_the_beginning_of_a_deviation_is_where_the_deficit_last_was_nothing(self) -> None:
         bank = Bank.fresh(Mark(0, 0.0, 0.0, 0.0))
         for second in range(1, 101):

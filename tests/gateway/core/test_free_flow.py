@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from alerts.condition import Kind, Priority
 from alerts.inhibition import Inhibition
 from drivers.reading import PumpState
-from gateway.core.free_flow import Surplus, of_counter
+from gateway.core.free_flow import Surplus, of_counter, surplus_begins_ml_h
 from gateway.core.prescription import Prescription
 from tests.gateway.core.pump_days import NoisyPump, Segment, Ward, continuous, order, watch
 from tests.gateway.core.timetable import live, must_be_told
@@ -254,7 +254,8 @@ def test_the_short_way_of_ordinary_readings_leads_to_the_same(
         told = long.take(t_ms, moved_ml, set_ml_h, threshold, legal=legal)
         value_ml = None
         if not legal and moved_ml is not None and short.is_ordinary(set_ml_h):
-            value_ml = short.after(moved_ml, set_ml_h, passed_ms)
+            edge_ml = surplus_begins_ml_h(set_ml_h) * (t_ms - (short.seen_t_ms or 0)) / 3_600_000
+            value_ml = short.value_ml + moved_ml - edge_ml
         if value_ml is not None and value_ml <= threshold.volume_ml(set_ml_h, at_rest=set_ml_h <= 0):
             assert told is None
             assert moved_ml is not None
