@@ -21,7 +21,7 @@ from gateway.core.rates import Rates
 NEARLY_OVER_MS = 900_000
 """How soon a pump may call its bag nearly empty before the end of a dose without anybody being told, where
 the order says nothing of the bag."""
-REMAINS_SHARE = 0.2
+REMAINS_SHARE = 0.5
 """Nobody begins a dose with a bag that holds less than this of it: a new one was hung."""
 _LOOK_AGAIN_SHARE = 0.01
 

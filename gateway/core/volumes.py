@@ -163,7 +163,8 @@ class Volumes:
         carry = memory.carry
         was_delivering = memory.doing is Doing.DELIVERING
         delivers = reading.state in DELIVERING_STATES
-        if was_delivering or delivers:
+        # a pump that stood at both readings and has counted ran in between
+        if was_delivering or delivers or delivered_ml:
             steady = was_delivering and delivers and length_known
             passed_ms = self._passed_ms(occurrence, elapsed_ms, delivered_ml, steady, length_known)
             tau_ms = occurrence.tau_ms

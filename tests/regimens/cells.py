@@ -907,7 +907,8 @@ def the_counter_falls(patient: Patient) -> Iterator[Cell]:
         due=(unexplained,),
         undecidable=hidden,
     )
-    wrap_ml = max(1, round(shown_ml / counter_ml)) * counter_ml
+    # a counter that wraps at its first count would never be seen to move
+    wrap_ml = max(2, round(shown_ml / counter_ml)) * counter_ml
     setting = structs.replace(patient.story.machine.setting, counter_wrap_ml=wrap_ml)
     order = structs.replace(patient.order, pump=structs.replace(patient.order.pump, counter_wrap_ml=wrap_ml))
     yield Cell(
