@@ -9,9 +9,8 @@ from simulator.scenario import regimen_names
 from tests.regimens.bedside import Bedside, alerts_of
 from tests.regimens.cells import MIN, H, Patient
 
-
 NEARLY_ALL = 0.97
-"""Of the accuracy: with all of it, and a tolerance no wider, strokes and ripple decide whether a volume is in."""
+"""Of the accuracy: with all of it, and a tolerance no wider, ripple decides whether a volume is in."""
 
 
 def whole_length_ms(patient: Patient) -> int:
