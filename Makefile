@@ -7,6 +7,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .PHONY: help demo test matrix check bench bench-alert-path bench-detection bench-cost calibrate noise clean
 
+# Much of the time tests wait for real processes: more of them than cores.
+SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
+
 DAYS ?= 200
 SEED ?= 1
 
@@ -27,10 +30,10 @@ demo: .venv/installed-demo
 
 test: .venv/installed-dev
 	@.ci/install-for-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 matrix: .venv/installed-dev
-	$(BIN)/python -m pytest -m "long or not long" tests/regimens
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "long or not long" tests/regimens
 
 check: .venv/installed-dev
 	$(BIN)/ruff check

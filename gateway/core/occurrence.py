@@ -44,8 +44,6 @@ class Occurrence(Struct, kw_only=True):
     """When the counter last moved."""
     suspected: Excess | None = None
     """A deficit of which it is not yet known whether the counter is slow or stands still."""
-    missing_ml: float = 0.0
-    """How much less was counted in the last interval than was due in it."""
     unseen_ml: float = 0.0
     """What a gap of unknown length may have left to be counted after it: at most a count."""
     under: Deviation | None = None

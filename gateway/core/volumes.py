@@ -52,6 +52,8 @@ class Volumes:
         self._learning = learning
         self._thresholds: tuple[float, ...] = ()
         self._thresholds_for_ml_h = -1.0
+        self._missing_ml = 0.0
+        """How much less was counted in the last interval than was due in it."""
         self.highest_ml_h = self._highest_allowed_ml_h()
         """The highest rate that may be right at any time, boluses included."""
         self.allowed_ml_h = (case.limits.max_rate_ml_h or 0.0) * (1 + case.expected.accuracy)
@@ -69,6 +71,7 @@ class Volumes:
         """What the patient was given since the last counter value; ``None`` if there is no value now."""
         memory = self._case.memory
         carry = memory.carry
+        self._missing_ml = 0.0
         carry.elapsed_ms += elapsed_ms
         carry.length_unknown = carry.length_unknown or not length_known
         carry.stopped = carry.stopped or reading.state not in _COUNTING_STATES
@@ -264,7 +267,7 @@ class Volumes:
             low_ml, high_ml = min(low_ml, delivered_ml), max(high_ml, delivered_ml)
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
-        occurrence.missing_ml = low_ml - delivered_ml
+        self._missing_ml = low_ml - delivered_ml
         if delivered_ml > 0:
             occurrence.uncounted_ml = 0.0
             occurrence.counted_t_ms = t_ms
@@ -386,7 +389,7 @@ class Volumes:
         pump = self._case.expected
         standing_ml = occurrence.uncounted_ml * (1 - self._case.limits.tolerance - deficit.reference)
         mostly_standing = occurrence.uncounted_ml > 0 and standing_ml >= STANDSTILL_SHARE * deficit.value_ml
-        arose_now = occurrence.missing_ml >= STOPPING_SHARE * deficit.value_ml
+        arose_now = self._missing_ml >= STOPPING_SHARE * deficit.value_ml
         stopping = arose_now and occurrence.suspected is None
         if occurrence.uncounted_ml >= OVERDUE_COUNTS * pump.counter_ml + pump.ripple_ml:
             self._no_delivery(occurrence, t_ms)

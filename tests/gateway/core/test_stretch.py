@@ -91,7 +91,7 @@ def assert_alike(one: object, other: object, path: str = "") -> None:
         assert one == other, path
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     rate_ml_h=st.sampled_from([0.5, 2.0, 10.0, 125.0]),
     counter_ml=st.sampled_from([0.01, 0.1]),
