@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.home_life import Day, messy_day, quiet_day, with_a_true_fault
+from benchmarks.progress import Progress
 from simulator.scenario import regimen_names
 from tests.regimens.bedside import alerts_of
 from tests.regimens.cells import DAY
@@ -100,17 +100,14 @@ def therapy_of(day: Day) -> str:
     return day.patient.order.schedule.therapy or "-"
 
 
-def counted(lived: Iterator[Lived | None], total: int, words: str) -> list[Lived]:
+def with_progress(lived: Iterator[Lived | None], total: int) -> list[Lived]:
     """All of them, with a bar on standard error where somebody looks."""
+    progress = Progress(total)
     done: list[Lived] = []
-    for number, one in enumerate(lived, 1):
+    for one in lived:
+        progress.part_done()
         if one is not None:
             done.append(one)
-        if sys.stderr.isatty() and (number % 10 == 0 or number == total):
-            filled = 30 * number // total
-            end = "\n" if number == total else ""
-            sys.stderr.write(f"\r{words} [{'#' * filled}{'.' * (30 - filled)}] {number} of {total}{end}")
-            sys.stderr.flush()
     return done
 
 
@@ -168,11 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     numbers = range(asked.days)
     alive = partial(live, seed=asked.seed, ordered_poll=asked.ordered_poll, clean=asked.clean)
     with ProcessPoolExecutor(asked.jobs) as pool:
-        lived = counted(pool.map(alive, numbers, chunksize=4), asked.days, "days")
+        lived = with_progress(pool.map(alive, numbers, chunksize=4), asked.days)
         faulty: list[Lived] = []
         if not asked.clean:
             harmed = partial(live_with_a_fault, seed=asked.seed, ordered_poll=asked.ordered_poll)
-            faulty = counted(pool.map(harmed, numbers, chunksize=4), asked.days, "days with a fault")
+            faulty = with_progress(pool.map(harmed, numbers, chunksize=4), asked.days)
     print("\n".join(report(lived, asked.seed)))
     if not asked.clean:
         print("\n".join(["", *missed(faulty, asked.days)]))

@@ -118,6 +118,10 @@ class Schedule(Struct, frozen=True, kw_only=True):
     phases: tuple[Phase, ...]
 
 
+DEMAND_POLL_MS = 2_000
+"""A pump that gives boluses on demand is read at least as often (prescription page, ``poll``)."""
+
+
 class Prescription(Struct, frozen=True, kw_only=True):
     """One order, as the core judges against it."""
 
@@ -149,3 +153,8 @@ class Prescription(Struct, frozen=True, kw_only=True):
     def volume_ml(self) -> float:
         """What one occurrence delivers by its phases, boluses apart."""
         return sum(phase.volume_ml for phase in self.schedule.phases)
+
+    @property
+    def poll_at_most_ms(self) -> int:
+        """The most time between two readings for which this order asks."""
+        return self.pump.poll_ms if self.demand is None else min(self.pump.poll_ms, DEMAND_POLL_MS)

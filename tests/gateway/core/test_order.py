@@ -184,6 +184,21 @@ def test_as_needed_is_given_as_often_as_its_limits_allow():
 
 
 @pytest.mark.parametrize(
+    ("changes", "poll_at_most_ms"),
+    [
+        ([], 5_000),
+        (['[pump]\npoll = "10s"'], 10_000),
+        ([PCA], 2_000),
+        ([PCA, '[pump]\npoll = "1s"'], 1_000),
+    ],
+)
+def test_a_pump_is_read_as_often_as_ordered_and_for_boluses_at_least_every_two_seconds(
+    changes, poll_at_most_ms
+):
+    assert parse_order(text_with(*changes)).poll_at_most_ms == poll_at_most_ms
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         [("weight_kg = 70", "weight_kg = 70.5"), ("0.2 mg/mL", "200 mcg/mL")],
