@@ -357,6 +357,27 @@ class TestVolume:
         assert "pump counted" in said
         assert "instead of 10.0 mL/h" in said
 
+    @pytest.mark.parametrize("counter_ml", [0.1, 1.0])
+    @pytest.mark.parametrize(("flow_ml_h", "kind"), [(7, "under_infusion"), (13, "over_infusion")])
+    def test_its_end_is_found_though_the_counter_is_coarse_and_not_before_it(
+        self, flow_ml_h: float, kind: str, counter_ml: float
+    ) -> None:
+        ward = live(
+            continuous(10, 24, limits=LIMITS, pump=f"counter_ml = {counter_ml}"),
+            f"""
+            -0:10  idle
+             0:00  running  rate=10
+             1:00  running  rate=10   flow={flow_ml_h}
+             3:00  running  rate=10
+            """,
+            until="5:00",
+        )
+        told = [(at_s, phase) for at_s, what, phase in ward.told if what == kind]
+        assert [phase for _, phase in told] == ["start", "end"]
+        assert 3600 < told[0][0] < 6000
+        took_s = told[0][0] - 3600
+        assert 3 * 3600 < told[1][0] < 3 * 3600 + took_s + 600
+
     def test_a_pump_that_is_behind_at_the_end_of_its_time_has_not_kept_up_again(self) -> None:
         ward = live(
             continuous(10, 2, limits=LIMITS, pump=PUMP),
