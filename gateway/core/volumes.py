@@ -63,6 +63,9 @@ class Volumes:
         """The hard limit of rate, with the pump's accuracy; meaningless where there is none."""
         self.surplus_allowed_ml = self._surplus_allowed_ml()
         """How far the test of the hard limit of rate may go."""
+        between_counts_ml = self.surplus_allowed_ml - case.expected.counter_ml
+        self._surplus_kept_ml = max(0.0, min(self.surplus_allowed_ml / 2, between_counts_ml))
+        """How far it must come back until the limit is kept again: further than between two counts."""
         self.most_ml = self._most_ml()
         """What may be counted in a whole occurrence before it is more than tolerated."""
         if case.memory.day is None and case.limits.max_volume_ml is not None:
@@ -499,7 +502,7 @@ class Volumes:
         ):
             return  # it delivers and does not say how much: that the limit is kept again is not known
         elif memory.above_limit_readings == 0 and (
-            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self.surplus_allowed_ml / 2
+            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self._surplus_kept_ml
         ):
             self._case.findings.absent(Kind.LIMIT_EXCEEDED, t_ms, "The limit is kept again.")
 

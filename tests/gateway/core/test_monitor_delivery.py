@@ -659,6 +659,22 @@ class TestLimits:
         ward.take(Moment(monotonic_ms=BOOT_MS + at_ms, utc_ms=START_UTC_MS + at_ms), silent)
         assert {"wrong_rate", "limit_exceeded"} <= ward.present()
 
+    @pytest.mark.parametrize("counter_ml", [0.1, 1.0])
+    def test_a_coarse_counter_tells_a_flow_above_the_hard_limit_once(self, counter_ml: float) -> None:
+        ward = live(
+            continuous(10, 24, limits=f"{LIMITS}\nmax_rate_ml_h = 15", pump=f"counter_ml = {counter_ml}"),
+            """
+            -0:10  idle
+             0:00  running  rate=10
+             1:00  running  rate=10   flow=20
+             2:00  running  rate=10
+            """,
+            until="4:00",
+        )
+        told = [(at_s, phase) for at_s, what, phase in ward.told if what == "limit_exceeded"]
+        assert [phase for _, phase in told] == ["start", "end"]
+        assert 3600 < told[0][0] < 2 * 3600 < told[1][0]
+
     def test_a_flow_above_the_hard_limit_is_told_though_it_is_not_set(self) -> None:
         ward = live(
             self.LIMITED,
