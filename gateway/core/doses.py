@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alerts.condition import Kind
-from drivers.reading import PumpAlarm, PumpState, Reading
+from drivers.reading import PumpState, Reading
 from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS, DELIVERING_STATES, Case
 from gateway.core.counter import MS_PER_HOUR
@@ -71,10 +71,7 @@ class Doses:
             return Doing.STILL
         if volume_in and (
             state in (PumpState.PAUSED, PumpState.OFF)
-            or (
-                state is PumpState.ALARM
-                and any(code in (PumpAlarm.EMPTY, PumpAlarm.AIR_IN_LINE) for code in reading.alarms or ())
-            )
+            or (state is PumpState.ALARM and not assess.ENDS_A_DOSE.isdisjoint(reading.alarms or ()))
         ):
             return Doing.STILL
         return Doing.INTERRUPTED
