@@ -230,6 +230,7 @@ class Doses:
             self._case.findings.present(
                 Kind.STOPPED_EARLY, t_ms, f"Stopped early: {counted}, {assess.volume(left_ml)} is left."
             )
+        self._volumes.judge_whole(occurrence, t_ms)
         for kind in OF_THE_OCCURRENCE:
             self._case.findings.absent(kind, t_ms, "The dose is over.")
         memory.last_end_t_ms = t_ms

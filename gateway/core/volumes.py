@@ -328,7 +328,7 @@ class Volumes:
         elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms, count_ml=count_ml):
             occurrence.under = None
             self._case.findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
-        whole_exceeded_by_ml = occurrence.delivered_ml - occurrence.untold_ml - self.most_ml
+        whole_exceeded = self._whole_is_exceeded(occurrence)
         if occurrence.over is None:
             waits = self._case.memory.boluses.waiting_ml > 0
             surplus = None if waits else bank.too_much(thresholds)
@@ -340,17 +340,25 @@ class Volumes:
                     self._deviation_words("Over-infusion", occurrence, surplus, t_ms),
                     since_t_ms=surplus.since.t_ms,
                 )
-            elif whole_exceeded_by_ml > 0:
-                self._case.findings.present(
-                    Kind.OVER_INFUSION,
-                    t_ms,
-                    f"Over-infusion: pump counted {assess.volume(occurrence.delivered_ml)},"
-                    f" and {assess.volume(self._case.course.volume_ml)} are ordered for the whole dose.",
-                )
+            elif whole_exceeded:
+                self.judge_whole(occurrence, t_ms)
         elif not occurrence.over.goes_on(bank.over_ml, thresholds, passed_ms, count_ml=count_ml):
             occurrence.over = None
-            if whole_exceeded_by_ml <= 0:
+            if not whole_exceeded:
                 self._case.findings.absent(Kind.OVER_INFUSION, t_ms, "Pump counted what was ordered again.")
+
+    def judge_whole(self, occurrence: Occurrence, t_ms: int) -> None:
+        """The occurrence's volume against what is ordered for it; also where it ends with that."""
+        if self._whole_is_exceeded(occurrence):
+            self._case.findings.present(
+                Kind.OVER_INFUSION,
+                t_ms,
+                f"Over-infusion: pump counted {assess.volume(occurrence.delivered_ml)},"
+                f" and {assess.volume(self._case.course.volume_ml)} are ordered for the whole dose.",
+            )
+
+    def _whole_is_exceeded(self, occurrence: Occurrence) -> bool:
+        return occurrence.delivered_ml - occurrence.untold_ml > self.most_ml
 
     def _most_ml(self) -> float:
         pump = self._case.expected

@@ -492,6 +492,18 @@ class TestVolume:
             within_s=90,
         )
 
+    def test_more_than_the_whole_volume_that_is_seen_only_with_the_end_is_told_too(self) -> None:
+        ward = live(
+            continuous(10, 1, limits=LIMITS, pump=PUMP),
+            """
+            -0:10  idle
+             0:00  running  rate=10
+             1:00  idle     add=2
+            """,
+            until="2:00",
+        )
+        must_be_told(ward, "1:00 over_infusion\n1:00 over_infusion end")
+
     def test_steps_and_ramps_given_as_ordered_are_no_deviation(self) -> None:
         ramp_up = "\n".join(
             f"0:{minute:02}:{second:02} running rate={(minute * 60 + second) / 30:.2f}"
