@@ -309,8 +309,9 @@ class Volumes:
         bank = occurrence.bank
         count_ml = self._case.expected.counter_ml
         passed_ms = t_ms - (self._case.memory.seen_t_ms or t_ms)
-        if occurrence.tau_ms >= self._case.course.length_ms or self._case.memory.boluses.now is not None:
-            passed_ms = 0  # nothing more is expected, or a bolus hides it: it cannot be seen to keep up
+        certain_ms = self._case.course.length_ms - 2 * self._case.poll_ms - occurrence.uncertain_ms
+        if occurrence.tau_ms >= certain_ms or self._case.memory.boluses.now is not None:
+            passed_ms = 0  # nothing more is sure to come, or a bolus hides it: it cannot be seen to keep up
         if self._case.findings.is_present(Kind.NO_DELIVERY) and occurrence.uncounted_ml == 0.0:
             self._case.findings.absent(Kind.NO_DELIVERY, t_ms, "The pump's counter moves again.")
             bank.under_ml = [

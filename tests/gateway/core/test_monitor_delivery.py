@@ -399,6 +399,19 @@ class TestVolume:
             within_s=90,
         )
 
+    def test_nor_within_the_two_polls_before_in_which_it_may_be_over(self) -> None:
+        ward = live(
+            continuous(500, 0.5, limits=LIMITS, pump='poll = "60s"'),
+            """
+            -0:10  idle
+             0:00  running  rate=500   flow=400
+             0:32  idle
+            """,
+            until="1:00",
+        )
+        at = {(kind, phase): at_s for at_s, kind, phase in ward.told}
+        assert at["under_infusion", "end"] == at["stopped_early", "start"]
+
     def test_inside_the_tolerance_it_is_never_a_deviation(self) -> None:
         for flow_ml_h in (9.1, 10.9):
             ward = live(
