@@ -46,6 +46,9 @@ _OUTLASTS = {
     Kind.OCCLUSION_SUSPECTED: "The pump no longer reports an occlusion; the pressure still looks like one.",
 }
 
+_LATE_MS = 60_000
+"""What has waited longer is told with how long ago it was found."""
+
 _Condition = tuple[Kind, str | None]
 """One condition of one pump: the kind, and the pump's code where there is one."""
 
@@ -172,14 +175,24 @@ class Inhibition:
                 self._held[condition] = replace(end, verdict=Verdict.PRESENT, message=_OUTLASTS[known.kind])
 
     def _released(self, now: Finding) -> Iterator[Transition]:
-        """What waited behind a cause that has ended: it starts now, and says since when it holds."""
+        """What waited behind a cause that has ended: it starts now, and says since when it holds.
+
+        Its words are of when it was found, and say so. The volumes are those of now (prescription page,
+        section 3, ``expected_ml``); of a moment, those of the occurrence to which it happened.
+        """
         for condition, waiting in list(self._held.items()):
             priority = self._priority(waiting)
             if not self._has_open_cause(waiting.kind, priority):
                 del self._held[condition]
                 told = replace(
-                    waiting, at_ms=now.at_ms, at_utc_ms=now.at_utc_ms, since_utc_ms=_since(waiting)
+                    waiting,
+                    at_ms=now.at_ms,
+                    at_utc_ms=now.at_utc_ms,
+                    since_utc_ms=_since(waiting),
+                    message=_said_late(waiting.message, now.at_ms - waiting.at_ms),
                 )
+                if not row(waiting.kind).moment:
+                    told = replace(told, expected_ml=now.expected_ml, delivered_ml=now.delivered_ml)
                 yield from self._start(told, priority)
 
     def _no_data_as_high_as_the_highest(self, now: Finding) -> Iterator[Transition]:
@@ -219,6 +232,15 @@ def _condition(finding: Finding) -> _Condition:
 
 def _since(finding: Finding) -> int:
     return finding.at_utc_ms if finding.since_utc_ms is None else finding.since_utc_ms
+
+
+def _said_late(message: str, waited_ms: int) -> str:
+    """The words of what was found so long ago: the numbers in them are of then."""
+    if waited_ms < _LATE_MS or message in _OUTLASTS.values():
+        return message
+    minutes = waited_ms / 60_000
+    ago = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return f"Found {ago} ago: {message}"
 
 
 def _by_instant(findings: Iterable[Finding]) -> Iterator[list[Finding]]:

@@ -127,6 +127,9 @@ def _above_one(factor: float) -> float:
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
+ENDS_A_DOSE = frozenset({PumpAlarm.EMPTY, PumpAlarm.AIR_IN_LINE})
+"""Alarms with which a dose ends when its volume is in (prescription page, section 1.1, rule 4)."""
+
 _KIND_OF_CODE: dict[str, Kind | None] = {
     PumpAlarm.OCCLUSION_DOWNSTREAM: Kind.OCCLUSION,
     PumpAlarm.OCCLUSION_UPSTREAM: Kind.OCCLUSION,
@@ -139,17 +142,17 @@ _KIND_OF_CODE: dict[str, Kind | None] = {
 
 
 def alarm_conditions(
-    codes: Iterable[str], *, volume_in: bool, open_vendor_codes: frozenset[str]
+    codes: Iterable[str], *, runs_out: bool, open_vendor_codes: frozenset[str]
 ) -> dict[tuple[Kind, str], None]:
     """The conditions that the pump's codes stand for, in their order (prescription page, sections 2 and 3).
 
-    With the volume in, ``empty`` and ``air_in_line`` are the end of the dose and nothing else (section 1.1,
-    rule 4). From the ninth open vendor code on all are ``vendor:many``.
+    Where the bag ``runs_out`` as it should, ``empty`` and ``air_in_line`` are the end of the dose and nothing
+    else (section 1.1, rule 4). From the ninth open vendor code on all are ``vendor:many``.
     """
     conditions: dict[tuple[Kind, str], None] = {}
     vendor_codes: list[str] = []
     for code in codes:
-        if volume_in and code in (PumpAlarm.EMPTY, PumpAlarm.AIR_IN_LINE):
+        if runs_out and code in ENDS_A_DOSE:
             continue
         if code.startswith("vendor:"):
             vendor_codes.append(code)

@@ -115,11 +115,27 @@ class Case:
         occurrence = self.memory.occurrence
         return occurrence is not None and volume_is_in(occurrence, self.order, self.course)
 
-    def volume_has_come_in(self) -> bool:
-        """Whether the present occurrence, or if there is none the last, has its volume."""
-        if self.memory.occurrence is not None:
+    def runs_out(self, t_ms: int) -> bool:
+        """Whether a bag that is empty, or air from it, is the end of a dose and nothing else (rule 4).
+
+        It is with the volume in; after the end for as long as the pump goes on to say so, and where nothing
+        is to be given. What it says first when the next dose may begin, or while a rate is ordered between
+        two, stops that.
+        """
+        memory = self.memory
+        if memory.occurrence is not None:
             return self.volume_in()
-        return self.memory.last_volume_in
+        if not memory.last_volume_in:
+            return False
+        if memory.runs_out or memory.last_end_t_ms == t_ms:
+            return True
+        number = memory.next_number
+        due_utc_ms = self.due_utc_ms(number)
+        if number is None or due_utc_ms is None:
+            return True
+        follows = number > 1 and self.course.gap_ms(number - 1) == 0
+        begins = not follows and self.window_is_open(number, t_ms)
+        return not begins and self.schedule.between_ml_h == 0
 
     def one_count_ms(self, volume_ml: float) -> float:
         """How long one count takes around this volume: so well the counter tells the time."""

@@ -254,19 +254,28 @@ class Deviation(Struct):
 
     Rule (prescription page, section 3): it ends when delivery has kept up again for as long as it took to be
     found. Time is that for which the pump delivers. Half a threshold already speaks against "kept up": a
-    shift that lasts comes there in about half the time in which it was found.
+    shift that lasts comes there in about half the time in which it was found. What one count makes of a pump
+    that keeps up speaks against nothing: a coarse counter brings the tests that high with every count, so it
+    is half of what a threshold is beyond a count.
     """
 
     took_ms: float
     kept_up_ms: float = 0.0
 
-    def goes_on(self, values: list[float], thresholds: tuple[float, ...], delivering_ms: float) -> bool:
+    def goes_on(
+        self,
+        values: list[float],
+        thresholds: tuple[float, ...],
+        delivering_ms: float,
+        *,
+        count_ml: float = 0.0,
+    ) -> bool:
         """Take one interval; False when it is over. The tests are kept from growing without bound."""
         suspicious = False
         for index, threshold in enumerate(thresholds):
             if values[index] > threshold:
                 values[index] = threshold
-            suspicious = suspicious or values[index] > threshold / 2
+            suspicious = suspicious or values[index] >= (threshold + min(count_ml, threshold)) / 2
         self.kept_up_ms = 0.0 if suspicious else self.kept_up_ms + delivering_ms
         return self.kept_up_ms < self.took_ms
 

@@ -26,7 +26,6 @@ from gateway.core.occurrence import Occurrence
 _NO_INTERRUPTION = frozenset(
     {PumpAlarm.LOW_BATTERY, PumpAlarm.NEAR_EMPTY, PumpAlarm.DEMAND, PumpAlarm.DEMAND_DENIED}
 )
-_ENDS_A_DOSE = frozenset({PumpAlarm.EMPTY, PumpAlarm.AIR_IN_LINE})
 
 
 class Disturbances:
@@ -61,7 +60,7 @@ class Disturbances:
                 memory.interruptions.end(t_ms)
 
     def _interrupts(self, codes: tuple[str, ...]) -> bool:
-        harmless = _NO_INTERRUPTION | _ENDS_A_DOSE if self._case.volume_in() else _NO_INTERRUPTION
+        harmless = _NO_INTERRUPTION | assess.ENDS_A_DOSE if self._case.volume_in() else _NO_INTERRUPTION
         return any(code not in harmless and not code.startswith("vendor:") for code in codes)
 
     def stop_not_allowed(self, began_t_ms: int, t_ms: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alerts.condition import Kind
-from drivers.reading import PumpAlarm, PumpState, Reading
+from drivers.reading import PumpState, Reading
 from gateway.core import assess
 from gateway.core.case import CONFIRMING_READINGS, DELIVERING_STATES, Case
 from gateway.core.counter import MS_PER_HOUR
@@ -71,10 +71,7 @@ class Doses:
             return Doing.STILL
         if volume_in and (
             state in (PumpState.PAUSED, PumpState.OFF)
-            or (
-                state is PumpState.ALARM
-                and any(code in (PumpAlarm.EMPTY, PumpAlarm.AIR_IN_LINE) for code in reading.alarms or ())
-            )
+            or (state is PumpState.ALARM and not assess.ENDS_A_DOSE.isdisjoint(reading.alarms or ()))
         ):
             return Doing.STILL
         return Doing.INTERRUPTED
@@ -233,6 +230,7 @@ class Doses:
             self._case.findings.present(
                 Kind.STOPPED_EARLY, t_ms, f"Stopped early: {counted}, {assess.volume(left_ml)} is left."
             )
+        self._volumes.judge_whole(occurrence, t_ms)
         for kind in OF_THE_OCCURRENCE:
             self._case.findings.absent(kind, t_ms, "The dose is over.")
         memory.last_end_t_ms = t_ms

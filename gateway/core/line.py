@@ -18,6 +18,7 @@ from gateway.core.sensor import NOISE_SIGMAS, Agreement, Expected, expected_at, 
 
 _FLOWING_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.KVO})
 _SET_CHANGE_ALARMS = frozenset({PumpAlarm.DOOR_OPEN, PumpAlarm.CASSETTE, PumpAlarm.AIR_IN_LINE})
+_OCCLUSION_ALARMS = frozenset({PumpAlarm.OCCLUSION_DOWNSTREAM, PumpAlarm.OCCLUSION_UPSTREAM})
 _RATE_CHANGE = 0.05
 """What may be found is worked out again when the set rate has changed by more than this share."""
 
@@ -94,6 +95,8 @@ class Line:
             rise.forget(t_ms)
         if rise.suspicion is not None and not self._case.findings.is_present(Kind.OCCLUSION_SUSPECTED):
             rise.suspicion = None  # it was over with the dose
+        if rise.suspicion is not None and self._no_longer_occluded(reading):
+            rise.alarm_is_over()
         if reading.state is PumpState.BOLUS:
             rise.bolus(t_ms)
             return
@@ -105,6 +108,12 @@ class Line:
             change = rise.deliver(t_ms, pressure_mmhg, reading.rate_ml_h, self._case.poll_ms, self._gap_ms)
         if change is not None:
             self._say_pressure(change, rise, pressure_mmhg, t_ms)
+
+    def _no_longer_occluded(self, reading: Reading) -> bool:
+        """Whether the pump has reported an occlusion until now, and with this reading does not."""
+        if reading.alarms is None or not _OCCLUSION_ALARMS.isdisjoint(reading.alarms):
+            return False
+        return bool(self._case.findings.present_codes(Kind.OCCLUSION))
 
     def _say_pressure(
         self, change: PressureChange, rise: PressureRise, pressure_mmhg: float | None, t_ms: int

@@ -93,6 +93,8 @@ class Memory(Struct, kw_only=True):
     notices: tuple[str, ...] = ()
     """What the patient asked for, as the last reading said."""
     wordless_alarm_readings: int = 0
+    runs_out: bool = False
+    """The pump goes on to say that the bag of a dose that has its volume is empty, or that air comes."""
     # the counter
     counter_ml: float | None = None
     carry: Carry = msgspec.field(default_factory=Carry)

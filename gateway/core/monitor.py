@@ -355,6 +355,8 @@ class Monitor:
         self._hear_wordless_alarm(reading, t_ms)
         if codes is None:
             return
+        runs_out = self._watch is not None and self._watch.case.runs_out(t_ms)
+        memory.runs_out = runs_out and not assess.ENDS_A_DOSE.isdisjoint(codes)
         if not codes and not memory.notices and not memory.present:
             return
         self._hear_demands(codes, t_ms)
@@ -363,7 +365,7 @@ class Monitor:
         }
         heard = assess.alarm_conditions(
             codes,
-            volume_in=self._watch is not None and self._watch.case.volume_has_come_in(),
+            runs_out=runs_out,
             open_vendor_codes=frozenset(open_codes[Kind.PUMP_ALARM]),
         )
         for kind, code in heard:

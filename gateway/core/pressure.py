@@ -135,6 +135,11 @@ class PressureRise(Struct):
             return None
         return self._follow(self.suspicion, pressure_mmhg)
 
+    def alarm_is_over(self) -> None:
+        """The pump no longer reports an occlusion: a fall with that needs no second reading."""
+        if self.suspicion is not None:
+            self.suspicion.fallen_readings = CONFIRMED_BY - 1
+
     def forget(self, t_ms: int) -> None:
         """Another line, or the counter fell and nobody knows why: what was usual tells nothing any more."""
         if self.used_from_t_ms is not None:

@@ -36,6 +36,9 @@ STANDSTILL_COUNTS = 5.0
 """With so many counts due and none come it stands still, whatever was missing before."""
 STOPPING_SHARE = 0.5
 """A deficit of which this much arose in the last interval may come from a pump that stopped within it."""
+COUNTS_KEPT_UP = 1.5
+"""So many counts must come as ordered before delivery has kept up: the tests look as if it had for about one
+count while a flow that is too slow or too fast goes on."""
 TELLING_WITHIN = 0.01
 """The pump's own error is told with a deviation if it is known to this, as a fraction."""
 
@@ -60,6 +63,9 @@ class Volumes:
         """The hard limit of rate, with the pump's accuracy; meaningless where there is none."""
         self.surplus_allowed_ml = self._surplus_allowed_ml()
         """How far the test of the hard limit of rate may go."""
+        between_counts_ml = self.surplus_allowed_ml - case.expected.counter_ml
+        self._surplus_kept_ml = max(0.0, min(self.surplus_allowed_ml / 2, between_counts_ml))
+        """How far it must come back until the limit is kept again: further than between two counts."""
         self.most_ml = self._most_ml()
         """What may be counted in a whole occurrence before it is more than tolerated."""
         if case.memory.day is None and case.limits.max_volume_ml is not None:
@@ -301,9 +307,11 @@ class Volumes:
         """Under- and over-infusion by the tests, a standstill, and the volume as a whole."""
         thresholds = self.thresholds_now(occurrence)
         bank = occurrence.bank
+        count_ml = self._case.expected.counter_ml
         passed_ms = t_ms - (self._case.memory.seen_t_ms or t_ms)
-        if occurrence.tau_ms >= self._case.course.length_ms or self._case.memory.boluses.now is not None:
-            passed_ms = 0  # nothing more is expected, or a bolus hides it: it cannot be seen to keep up
+        certain_ms = self._case.course.length_ms - 2 * self._case.poll_ms - occurrence.uncertain_ms
+        if occurrence.tau_ms >= certain_ms or self._case.memory.boluses.now is not None:
+            passed_ms = 0  # nothing more is sure to come, or a bolus hides it: it cannot be seen to keep up
         if self._case.findings.is_present(Kind.NO_DELIVERY) and occurrence.uncounted_ml == 0.0:
             self._case.findings.absent(Kind.NO_DELIVERY, t_ms, "The pump's counter moves again.")
             bank.under_ml = [
@@ -318,33 +326,40 @@ class Volumes:
             elif occurrence.suspected is not None:
                 # the counter has moved after all, but later than the tests bear: it is slow
                 self._under_infusion(occurrence, occurrence.suspected, t_ms)
-        elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms):
+        elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms, count_ml=count_ml):
             occurrence.under = None
             self._case.findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
-        whole_exceeded_by_ml = occurrence.delivered_ml - occurrence.untold_ml - self.most_ml
+        whole_exceeded = self._whole_is_exceeded(occurrence)
         if occurrence.over is None:
             waits = self._case.memory.boluses.waiting_ml > 0
             surplus = None if waits else bank.too_much(thresholds)
             if surplus is not None:
-                took_ms = max(occurrence.tau_ms - surplus.since.tau_ms, 2 * self._case.poll_ms)
-                occurrence.over = Deviation(took_ms)
+                occurrence.over = Deviation(self._took_ms(occurrence, surplus))
                 self._case.findings.present(
                     Kind.OVER_INFUSION,
                     t_ms,
                     self._deviation_words("Over-infusion", occurrence, surplus, t_ms),
                     since_t_ms=surplus.since.t_ms,
                 )
-            elif whole_exceeded_by_ml > 0:
-                self._case.findings.present(
-                    Kind.OVER_INFUSION,
-                    t_ms,
-                    f"Over-infusion: pump counted {assess.volume(occurrence.delivered_ml)},"
-                    f" and {assess.volume(self._case.course.volume_ml)} are ordered for the whole dose.",
-                )
-        elif not occurrence.over.goes_on(bank.over_ml, thresholds, passed_ms):
+            elif whole_exceeded:
+                self.judge_whole(occurrence, t_ms)
+        elif not occurrence.over.goes_on(bank.over_ml, thresholds, passed_ms, count_ml=count_ml):
             occurrence.over = None
-            if whole_exceeded_by_ml <= 0:
+            if not whole_exceeded:
                 self._case.findings.absent(Kind.OVER_INFUSION, t_ms, "Pump counted what was ordered again.")
+
+    def judge_whole(self, occurrence: Occurrence, t_ms: int) -> None:
+        """The occurrence's volume against what is ordered for it; also where it ends with that."""
+        if self._whole_is_exceeded(occurrence):
+            self._case.findings.present(
+                Kind.OVER_INFUSION,
+                t_ms,
+                f"Over-infusion: pump counted {assess.volume(occurrence.delivered_ml)},"
+                f" and {assess.volume(self._case.course.volume_ml)} are ordered for the whole dose.",
+            )
+
+    def _whole_is_exceeded(self, occurrence: Occurrence) -> bool:
+        return occurrence.delivered_ml - occurrence.untold_ml > self.most_ml
 
     def _most_ml(self) -> float:
         pump = self._case.expected
@@ -356,14 +371,16 @@ class Volumes:
         """The tests' thresholds at the rate of now: the ordered one, or the set one if judged by that."""
         rate_ml_h = self._rates.ordered_ml_h(occurrence)
         set_ml_h = self._case.memory.rate_ml_h
-        if set_ml_h is not None and (
-            self._case.memory.rate_is_wrong or self._case.order.titration is not None
-        ):
+        if set_ml_h is not None and self._is_judged_by_set_rate():
             rate_ml_h = max(rate_ml_h, set_ml_h)
         if abs(rate_ml_h - self._thresholds_for_ml_h) > 0.05 * self._thresholds_for_ml_h:
             self._thresholds_for_ml_h = rate_ml_h
             self._thresholds = thresholds_ml(rate_ml_h * 1.05, self._case.expected, self._case.poll_ms)
         return self._thresholds
+
+    def _is_judged_by_set_rate(self) -> bool:
+        """Whether the set rate is what is expected: while it is wrong, or may be titrated (section 3)."""
+        return self._case.memory.rate_is_wrong or self._case.order.titration is not None
 
     def _stands_still(self, occurrence: Occurrence, thresholds: tuple[float, ...]) -> bool:
         """Whether what is missing since the counter last moved is by itself enough to say so."""
@@ -413,14 +430,25 @@ class Volumes:
         occurrence.suspected = None
         if self._case.findings.is_present(Kind.NO_DELIVERY):
             return
-        took_ms = max(occurrence.tau_ms - deficit.since.tau_ms, 2 * self._case.poll_ms)
-        occurrence.under = Deviation(took_ms)
+        occurrence.under = Deviation(self._took_ms(occurrence, deficit))
         self._case.findings.present(
             Kind.UNDER_INFUSION,
             t_ms,
             self._deviation_words("Under-infusion", occurrence, deficit, t_ms),
             since_t_ms=deficit.since.t_ms,
         )
+
+    def _took_ms(self, occurrence: Occurrence, excess: Excess) -> float:
+        """How long it took to be found; not less than the time after which the counter tells that it is over.
+
+        Between two counts of a slow pump nothing is seen of a flow that is still wrong.
+        """
+        count_ms = self._case.one_count_ms(occurrence.expected_ml)
+        set_ml_h = self._case.memory.rate_ml_h
+        if set_ml_h and self._is_judged_by_set_rate():
+            count_ms = max(count_ms, self._case.expected.counter_ml / set_ml_h * MS_PER_HOUR)
+        found_ms = occurrence.tau_ms - excess.since.tau_ms
+        return max(found_ms, 2 * self._case.poll_ms, COUNTS_KEPT_UP * count_ms)
 
     def _deviation_words(self, name: str, occurrence: Occurrence, excess: Excess, t_ms: int) -> str:
         """How much is counted, by how much it is beside the order, and with what flow since when."""
@@ -483,7 +511,7 @@ class Volumes:
         ):
             return  # it delivers and does not say how much: that the limit is kept again is not known
         elif memory.above_limit_readings == 0 and (
-            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self.surplus_allowed_ml / 2
+            memory.rate_limit is None or memory.rate_limit.surplus_ml <= self._surplus_kept_ml
         ):
             self._case.findings.absent(Kind.LIMIT_EXCEEDED, t_ms, "The limit is kept again.")
 

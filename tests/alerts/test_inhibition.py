@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from alerts.catalogue import row
 from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
@@ -216,6 +217,35 @@ def test_an_effect_starts_late_but_says_since_when_it_holds():
     assert (start.phase, start.finding.kind) == (Phase.START, Kind.UNDER_INFUSION)
     assert (start.finding.at_ms, start.finding.since_utc_ms) == (90_000, UTC_MS + 60_000)
     assert start.finding.message == "found at 60 s"
+
+
+def test_an_effect_that_starts_late_says_how_long_ago_its_numbers_are_of_and_has_the_volumes_of_now():
+    inhibition = Inhibition(Urgency.TIMED)
+    inhibition.apply([finding("+no_delivery", 0)])
+    inhibition.apply([replace(finding("+under_infusion", 60), expected_ml=1.0, delivered_ml=0.5)])
+    over = replace(finding("-no_delivery", 660), expected_ml=3.0, delivered_ml=2.0)
+    start = inhibition.apply([over])[-1].finding
+    assert start.message == "Found 10 min ago: found at 60 s"
+    assert (start.expected_ml, start.delivered_ml) == (3.0, 2.0)
+
+
+def test_a_moment_that_is_told_late_keeps_the_volumes_of_the_dose_to_which_it_happened():
+    inhibition = Inhibition(Urgency.TIMED)
+    inhibition.apply([finding("+bag_empty:empty", 0)])
+    inhibition.apply([replace(finding("+stopped_early", 60), expected_ml=1.0, delivered_ml=0.5)])
+    over = replace(finding("-bag_empty:empty", 7260), expected_ml=0.1, delivered_ml=0.0)
+    start = inhibition.apply([over])[1].finding
+    assert start.message == "Found 2.0 h ago: found at 60 s"
+    assert (start.expected_ml, start.delivered_ml) == (1.0, 0.5)
+
+
+def test_a_suspicion_that_outlasts_the_occlusion_is_told_with_words_of_now():
+    inhibition = Inhibition(Urgency.TIMED)
+    inhibition.apply([finding("+occlusion_suspected", 0)])
+    inhibition.apply([finding("+occlusion:occlusion_downstream", 60)])
+    start = inhibition.apply([finding("-occlusion:occlusion_downstream", 660)])[-1].finding
+    assert start.kind is Kind.OCCLUSION_SUSPECTED
+    assert start.message.startswith("The pump no longer reports an occlusion")
 
 
 def test_the_end_of_a_suspicion_says_why_and_since_when():

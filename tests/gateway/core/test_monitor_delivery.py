@@ -357,6 +357,27 @@ class TestVolume:
         assert "pump counted" in said
         assert "instead of 10.0 mL/h" in said
 
+    @pytest.mark.parametrize("counter_ml", [0.1, 1.0])
+    @pytest.mark.parametrize(("flow_ml_h", "kind"), [(7, "under_infusion"), (13, "over_infusion")])
+    def test_its_end_is_found_though_the_counter_is_coarse_and_not_before_it(
+        self, flow_ml_h: float, kind: str, counter_ml: float
+    ) -> None:
+        ward = live(
+            continuous(10, 24, limits=LIMITS, pump=f"counter_ml = {counter_ml}"),
+            f"""
+            -0:10  idle
+             0:00  running  rate=10
+             1:00  running  rate=10   flow={flow_ml_h}
+             3:00  running  rate=10
+            """,
+            until="5:00",
+        )
+        told = [(at_s, phase) for at_s, what, phase in ward.told if what == kind]
+        assert [phase for _, phase in told] == ["start", "end"]
+        assert 3600 < told[0][0] < 6000
+        took_s = told[0][0] - 3600
+        assert 3 * 3600 < told[1][0] < 3 * 3600 + took_s + 600
+
     def test_a_pump_that_is_behind_at_the_end_of_its_time_has_not_kept_up_again(self) -> None:
         ward = live(
             continuous(10, 2, limits=LIMITS, pump=PUMP),
@@ -377,6 +398,19 @@ class TestVolume:
             """,
             within_s=90,
         )
+
+    def test_nor_within_the_two_polls_before_in_which_it_may_be_over(self) -> None:
+        ward = live(
+            continuous(500, 0.5, limits=LIMITS, pump='poll = "60s"'),
+            """
+            -0:10  idle
+             0:00  running  rate=500   flow=400
+             0:32  idle
+            """,
+            until="1:00",
+        )
+        at = {(kind, phase): at_s for at_s, kind, phase in ward.told}
+        assert at["under_infusion", "end"] == at["stopped_early", "start"]
 
     def test_inside_the_tolerance_it_is_never_a_deviation(self) -> None:
         for flow_ml_h in (9.1, 10.9):
@@ -470,6 +504,18 @@ class TestVolume:
             """,
             within_s=90,
         )
+
+    def test_more_than_the_whole_volume_that_is_seen_only_with_the_end_is_told_too(self) -> None:
+        ward = live(
+            continuous(10, 1, limits=LIMITS, pump=PUMP),
+            """
+            -0:10  idle
+             0:00  running  rate=10
+             1:00  idle     add=2
+            """,
+            until="2:00",
+        )
+        must_be_told(ward, "1:00 over_infusion\n1:00 over_infusion end")
 
     def test_steps_and_ramps_given_as_ordered_are_no_deviation(self) -> None:
         ramp_up = "\n".join(
@@ -637,6 +683,22 @@ class TestLimits:
         silent = Reading(pump="pump", at_ms=0, state=PumpState.RUNNING, rate_ml_h=None, alarms=())
         ward.take(Moment(monotonic_ms=BOOT_MS + at_ms, utc_ms=START_UTC_MS + at_ms), silent)
         assert {"wrong_rate", "limit_exceeded"} <= ward.present()
+
+    @pytest.mark.parametrize("counter_ml", [0.1, 1.0])
+    def test_a_coarse_counter_tells_a_flow_above_the_hard_limit_once(self, counter_ml: float) -> None:
+        ward = live(
+            continuous(10, 24, limits=f"{LIMITS}\nmax_rate_ml_h = 15", pump=f"counter_ml = {counter_ml}"),
+            """
+            -0:10  idle
+             0:00  running  rate=10
+             1:00  running  rate=10   flow=20
+             2:00  running  rate=10
+            """,
+            until="4:00",
+        )
+        told = [(at_s, phase) for at_s, what, phase in ward.told if what == "limit_exceeded"]
+        assert [phase for _, phase in told] == ["start", "end"]
+        assert 3600 < told[0][0] < 2 * 3600 < told[1][0]
 
     def test_a_flow_above_the_hard_limit_is_told_though_it_is_not_set(self) -> None:
         ward = live(

@@ -9,7 +9,7 @@ from alerts.condition import Kind, Verdict
 from drivers.reading import PumpState, Reading
 from gateway.core.monitor import DeliveryVerdict, Monitor
 from gateway.core.timeline import Moment
-from tests.gateway.core.pump_days import START_UTC_MS, Ward, continuous
+from tests.gateway.core.pump_days import START_UTC_MS, Ward, continuous, order
 from tests.gateway.core.timetable import BOOT_MS, live, must_be_told, play
 
 PUMP = 'counter_ml = 0.01\nstroke_ml = 0.005\nripple_ml = 0.01\npoll = "5s"'
@@ -71,6 +71,55 @@ def test_a_bag_that_is_empty_too_early_is_told_until_the_pump_delivers() -> None
         until="2:00",
     )
     must_be_told(ward, "1:00 bag_empty\n1:08 bag_empty end")
+
+
+THREE_DOSES = order(
+    phases='[[schedule.phase]]\nduration = "30min"\nrate_ml_h = 100\n',
+    head='every = "8h"\ntimes = 3\n',
+    tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+)
+WITH_A_RATE_BETWEEN = order(
+    phases='[[schedule.phase]]\nduration = "30min"\nrate_ml_h = 100\n',
+    head='every = "8h"\ntimes = 3\nbetween_ml_h = 0.5\n',
+    tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+)
+
+
+@pytest.mark.parametrize(("code", "kind"), [("air_in_line", "pump_alarm"), ("empty", "bag_empty")])
+class TestEmptyOrAirBesideADose:
+    """With the volume in it is the end of the dose and nothing else (1.1, rule 4); but not of the next."""
+
+    def test_after_the_end_and_for_as_long_as_it_is_said_it_is_nothing(self, code: str, kind: str) -> None:
+        ward = live(
+            THREE_DOSES,
+            f"-0:10 idle\n0:00 running rate=100\n0:30 alarm alarms={code}\n7:50 idle",
+            until="7:59",
+        )
+        must_be_told(ward, "")
+
+    def test_a_bag_that_runs_dry_while_nothing_is_to_be_given_is_nothing(self, code: str, kind: str) -> None:
+        ward = live(
+            THREE_DOSES,
+            f"-0:10 idle\n0:00 running rate=100\n0:30 kvo rate=0.5\n0:50 alarm alarms={code}\n1:00 idle",
+            until="2:00",
+        )
+        must_be_told(ward, "")
+
+    def test_when_the_next_dose_may_begin_it_is_told(self, code: str, kind: str) -> None:
+        ward = live(
+            THREE_DOSES,
+            f"-0:10 idle\n0:00 running rate=100\n0:30 complete\n8:00 alarm alarms={code}",
+            until="8:15",
+        )
+        must_be_told(ward, f"8:00 {kind}")
+
+    def test_while_a_rate_between_two_doses_is_ordered_it_is_told(self, code: str, kind: str) -> None:
+        ward = live(
+            WITH_A_RATE_BETWEEN,
+            f"-0:10 idle\n0:00 running rate=100\n0:30 kvo rate=0.5\n3:00 alarm alarms={code}",
+            until="5:00",
+        )
+        must_be_told(ward, f"3:00 {kind}")
 
 
 def test_a_new_bag_in_place_of_the_empty_one_carries_the_same_dose_on() -> None:

@@ -228,6 +228,32 @@ class TestStory:
         at_s = next(at_s for at_s, kind, _ in ward.told if kind == "occlusion_suspected")
         assert 1800 + 75 <= at_s <= 1800 + 90
 
+    def test_it_does_not_come_back_where_the_pressure_falls_with_the_end_of_the_alarm(self) -> None:
+        ward = ward_of(
+            f"""
+            -300  idle     0   50
+               0  running  10  60
+            1800  running  10  60   {RISE}
+            2195  alarm    0   500
+            2400  running  10  62
+            """,
+            until_s=2600,
+        )
+        assert told(ward)[2:] == [("occlusion", "start"), ("occlusion", "end")]
+
+    def test_it_comes_back_where_the_alarm_is_only_silenced(self) -> None:
+        ward = ward_of(
+            f"""
+            -300  idle     0   50
+               0  running  10  60
+            1800  running  10  60   {RISE}
+            2195  alarm    0   500
+            2400  running  10  490
+            """,
+            until_s=2600,
+        )
+        assert told(ward)[3:] == [("occlusion", "end"), ("occlusion_suspected", "start")]
+
     def test_its_words_say_from_where_to_where_and_in_how_long(self) -> None:
         ward = ward_of(
             f"-300 idle 0 50\n0 running 10 60\n1800 running 10 60 {RISE}",
