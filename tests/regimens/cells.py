@@ -815,6 +815,7 @@ def a_dose_too_few_or_too_many(patient: Patient) -> Iterator[Cell]:
                 by_ms=again_ms + patient.fact_ms(),
             ),
         ),
+        also=frozenset({Kind.BAG_EMPTY}),  # one that holds a dose runs empty with the second
     )
 
 
