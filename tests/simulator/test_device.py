@@ -157,8 +157,8 @@ def test_one_pump_of_two_can_be_meant_by_its_address(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(WIRES, "chain", one_of_many)
     device = Device("chain", {1: scenario(), 3: scenario()})
     assert obey(device, "pump 3 fault stopped", MIN)["fault"] == "stopped"
-    assert obey(device, "pump 1 truth", MIN)["faults"] == []
-    assert obey(device, "pump 3 truth", MIN)["faults"] == ["stopped"]
+    assert obey(device, "pump 1 truth", MIN)["faults"] == ()
+    assert obey(device, "pump 3 truth", MIN)["faults"] == ("stopped",)
     assert obey(device, "pump 2 truth", MIN)["error"] == "there is no pump '2' here; there is 1, 3"
 
 
