@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test matrix check bench bench-alert-path bench-detection bench-cost calibrate noise clean
+.PHONY: help demo test matrix fuzz check bench bench-alert-path bench-detection bench-cost bench-pumps calibrate noise clean
 
 # Much of the time tests wait for real processes: more of them than cores.
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
@@ -17,10 +17,11 @@ help:
 	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
 	@echo "make test    all tests, with their set-up"
 	@echo "make matrix  every therapy with every fault, in all variants: some minutes"
+	@echo "make fuzz    a million pieces of garbage for each family of pumps: some minutes"
 	@echo "make check   style and types"
 	@echo "make bench   the alert path, compared with the bare parts it is made of; how soon a wrong flow is found,"
-	@echo "             compared with simpler detectors and with the best; what a reading costs"
-	@echo "             (one of them: make bench-alert-path, bench-detection, bench-cost)"
+	@echo "             compared with simpler detectors and with the best; what a reading costs, and what reading pumps"
+	@echo "             (one of them: make bench-alert-path, bench-detection, bench-cost, bench-pumps)"
 	@echo "make calibrate   where the thresholds of detection must be, found by simulation; then what the whole core"
 	@echo "             makes of them: delays as multiples of the best possible, false alarms in 1,150 faultless days"
 	@echo "make noise   false alerts and misses in so many days of ordinary homes: DAYS=1000 SEED=1"
@@ -36,12 +37,15 @@ test: .venv/installed-dev
 matrix: .venv/installed-dev
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "long or not long" tests/regimens
 
+fuzz: .venv/installed-dev
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m long tests/drivers
+
 check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: bench-alert-path bench-detection bench-cost
+bench: bench-alert-path bench-detection bench-cost bench-pumps
 
 bench-alert-path: .venv/installed-dev
 	@.ci/install-for-tests
@@ -52,6 +56,9 @@ bench-detection: .venv/installed-dev
 
 bench-cost: .venv/installed-dev
 	$(BIN)/python -m benchmarks.cost
+
+bench-pumps: .venv/installed-dev
+	$(BIN)/python -m benchmarks.reading_pumps
 
 calibrate: .venv/installed-dev
 	$(BIN)/python -m benchmarks.calibrate

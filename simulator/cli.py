@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import structs
@@ -27,8 +28,8 @@ from simulator.serialport import (
 )
 from simulator.tables import BadFile, Problem, duration_ms
 from simulator.wire.families import WIRES
+from simulator.wire.wire import Address
 
-BAUD = 38_400
 DESCRIPTION = "A simulated pump at a port, and what there is to know about its scenarios."
 EPILOG = """\
 The first line on standard output is JSON with the port, when it is ready; after it comes a line for each
@@ -39,6 +40,7 @@ mishap of the scenario as it begins. Standard input takes a line a time, each an
   set rate_ml_h NUMBER     somebody sets the pump to another rate
   press demand             the patient asks for a bolus
   quit
+Of several pumps one is meant by its address before all this, as in: pump 3 fault stopped
 """
 
 
@@ -92,15 +94,27 @@ def _add_family(commands: argparse._SubParsersAction[argparse.ArgumentParser], f
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    addresses = WIRES[family].addresses
+    several = (
+        f"; several pumps, each with an address from {addresses[0]} to {addresses[-1]}: once for each, as in "
+        f"--scenario {addresses[0]}=steady --scenario {addresses[1]}=occlusion"
+        if addresses
+        else ""
+    )
     command.add_argument(
-        "--scenario", default="steady", metavar="NAME|FILE", help="what happens to it (default: %(default)s)"
+        "--scenario",
+        action="append",
+        metavar="[ADDRESS=]NAME|FILE" if addresses else "NAME|FILE",
+        help=f"what happens to it (default: steady){several}",
     )
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument("--link", type=Path, help="a symbolic link to make to a pseudo-terminal")
     place.add_argument(
         "--tcp", type=_host_and_port, metavar="HOST:PORT", help="listen there; port 0: a free one"
     )
-    place.add_argument("--port", metavar="DEVICE", help="a serial port of this machine, at 38400 baud")
+    place.add_argument(
+        "--port", metavar="DEVICE", help=f"a serial port of this machine, at {WIRES[family].line.baud} baud"
+    )
     command.add_argument("--seed", type=int, help="other random errors than the scenario's own")
     command.add_argument(
         "--speed",
@@ -143,10 +157,7 @@ def _duration(text: str) -> int:
 
 
 def _simulate(parsed: argparse.Namespace) -> int:
-    scenario: Scenario = load_scenario(parsed.scenario)
-    if parsed.seed is not None:
-        scenario = structs.replace(scenario, seed=parsed.seed)
-    device = Device(parsed.family, scenario)
+    device = Device(parsed.family, _scenarios(parsed))
     with ExitStack() as stack:
         wakened = stack.enter_context(ending_signals())
         try:
@@ -155,19 +166,51 @@ def _simulate(parsed: argparse.Namespace) -> int:
             raise PortFault(f"the log {parsed.log} cannot be written: {error.strerror}") from error
         port = _open_port(parsed)
         stack.callback(port.unplug)
-        say(
-            {
-                "port": port.name,
-                "link": str(parsed.link) if parsed.link else None,
-                "family": parsed.family,
-                "scenario": scenario.name,
-                "seed": scenario.seed,
-                "counter_follows": scenario.counter_follows,
-            }
-        )
+        link = str(parsed.link) if parsed.link else None
+        first = {"port": port.name, "link": link, "family": parsed.family, **_told_of(device.scenario)}
+        if any(address is not None for address in device.pumps):
+            first["pumps"] = [{"address": one, **_told_of(story)} for one, story in device.scenarios.items()]
+        say(first)
         clock = ScenarioClock(parsed.speed)
         Simulation(device, port, clock, log=log, duration_ms=parsed.duration).run(wakened)
     return 0
+
+
+def _scenarios(parsed: argparse.Namespace) -> Scenario | dict[Address, Scenario]:
+    """One story, or one for each address. Raises BadFile."""
+    stories: dict[Address, Scenario] = {}
+    for number, text in enumerate(parsed.scenario or ["steady"]):
+        address, name = _address_and_name(text, parsed.family)
+        if address in stories:
+            raise BadFile([Problem("--scenario", f"{text!r}: there is a pump at that place already")])
+        scenario = load_scenario(name)
+        if parsed.seed is not None:
+            scenario = structs.replace(scenario, seed=parsed.seed + number)
+        stories[address] = scenario
+    if None not in stories:
+        return stories
+    if len(stories) > 1:
+        raise BadFile([Problem("--scenario", "of several pumps each needs an address, as in 1=steady")])
+    return stories[None]
+
+
+def _address_and_name(text: str, family: str) -> tuple[Address, str]:
+    """``3=occlusion``, or the name alone; a family without addresses has no such prefix."""
+    address, equals, name = text.partition("=")
+    if not (equals and WIRES[family].addresses and address.isdigit()):
+        return None, text
+    if int(address) not in WIRES[family].addresses:
+        first, last = WIRES[family].addresses[0], WIRES[family].addresses[-1]
+        raise BadFile([Problem("--scenario", f"{text!r}: addresses of {family} go from {first} to {last}")])
+    return int(address), name
+
+
+def _told_of(scenario: Scenario) -> dict[str, Any]:
+    return {
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "counter_follows": scenario.counter_follows,
+    }
 
 
 def _open_port(parsed: argparse.Namespace) -> Port:
@@ -175,7 +218,7 @@ def _open_port(parsed: argparse.Namespace) -> Port:
         return PseudoTerminal(parsed.link)
     if parsed.tcp:
         return TcpPort(*parsed.tcp)
-    return RealPort(parsed.port, BAUD)
+    return RealPort(parsed.port, WIRES[parsed.family].line)
 
 
 def _list_scenarios(parsed: argparse.Namespace) -> int:

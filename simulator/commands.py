@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from simulator.device import Device
+from simulator.pump import Pump
 
 HELP = (
     "fault KIND [STRENGTH] | clear | truth | set rate_ml_h NUMBER | press demand | quit "
-    "(python -m simulator faults lists the kinds)"
+    "(python -m simulator faults lists the kinds); of several pumps one is meant by: pump ADDRESS ..."
 )
 RATE_MOST_ML_H = 10_000.0
 
@@ -19,13 +20,25 @@ RATE_MOST_ML_H = 10_000.0
 def obey(device: Device, line: str, now_ms: int) -> dict[str, Any]:
     """Do what the line says and answer; a line that makes no sense is answered with ``error``."""
     try:
-        return _obey(device, line.split(), now_ms)
+        words = line.split()
+        pump, words = _meant(device, words)
+        return _obey(pump, words, now_ms)
     except ValueError as error:
         return {"error": str(error)}
 
 
-def _obey(device: Device, words: list[str], now_ms: int) -> dict[str, Any]:
-    pump = device.pump
+def _meant(device: Device, words: list[str]) -> tuple[Pump, list[str]]:
+    """Which pump is meant, the first if none is named, and what it is to do."""
+    if words[:1] != ["pump"]:
+        return device.pump, words
+    named = {str(address): pump for address, pump in device.pumps.items()}
+    address = " ".join(words[1:2])
+    if address not in named:
+        raise ValueError(f"there is no pump {address!r} here; there is {', '.join(named)}")
+    return named[address], words[2:]
+
+
+def _obey(pump: Pump, words: list[str], now_ms: int) -> dict[str, Any]:
     match words:
         case ["truth"]:
             return {"t_s": now_ms / 1000, **msgspec.to_builtins(pump.truth_at(now_ms))}

@@ -82,6 +82,18 @@ class Truth(Struct, frozen=True, kw_only=True):
     lockout_s: float | None = None
 
 
+class LogEntry(Struct, frozen=True, kw_only=True):
+    """Something that a pump with a memory writes into its log: how it was from ``at_ms`` on."""
+
+    at_ms: int
+    state: str
+    rate_ml_h: float
+    alarms: tuple[str, ...]
+    counter_ml: float
+    notice: str | None = None
+    """``demand`` or ``demand_denied``: the button was pressed just then."""
+
+
 class _Moment(Struct, frozen=True, kw_only=True):
     """All that a span begins with."""
 
@@ -183,6 +195,32 @@ class Pump:
             parts.append(self._columns(span, times_ms[place:until]))
             place = until
         return columns.joined(parts)
+
+    def log_until(self, now_ms: int) -> tuple[LogEntry, ...]:
+        """What a pump with a memory has in its log at ``now_ms``, in order of time."""
+        self._span_at(now_ms)
+        entries: list[LogEntry] = []
+        written = pressed_ms = -1
+        for span in self._spans:
+            begin, regime = span.begin, span.regime
+            if begin.at_ms > now_ms:
+                break
+            is_pressed = begin.notice is not None and begin.pressed_ms not in (-1, pressed_ms)
+            if begin.log_entries == written and not is_pressed:
+                continue
+            entries.append(
+                LogEntry(
+                    at_ms=begin.at_ms,
+                    state=regime.state,
+                    rate_ml_h=regime.rate_ml_h,
+                    alarms=regime.alarms,
+                    counter_ml=self._counter_ml(begin),
+                    notice=begin.notice if is_pressed else None,
+                )
+            )
+            written = begin.log_entries
+            pressed_ms = begin.pressed_ms
+        return tuple(entries)
 
     @property
     def mishaps(self) -> Mishaps:

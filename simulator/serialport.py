@@ -24,6 +24,7 @@ import serial
 from simulator.clock import ScenarioClock
 from simulator.commands import obey
 from simulator.device import Device, Transmission
+from simulator.wire.wire import LineSettings
 
 READ_MOST = 4096
 LINE_MOST = 4096
@@ -190,9 +191,17 @@ class TcpPort:
 class RealPort:
     """A serial port of this machine, with a cable to whoever reads the pump."""
 
-    def __init__(self, device: str, baud: int) -> None:
+    def __init__(self, device: str, line: LineSettings) -> None:
         try:
-            self._port = serial.Serial(device, baud, timeout=0, write_timeout=1)
+            self._port = serial.Serial(
+                device,
+                line.baud,
+                bytesize=line.data_bits,
+                parity=line.parity,
+                stopbits=line.stop_bits,
+                timeout=0,
+                write_timeout=1,
+            )
         except (serial.SerialException, ValueError, OSError) as error:
             raise PortFault(f"the port {device} cannot be opened: {error}") from error
         self.name = device
@@ -236,7 +245,14 @@ class Simulation:
         self._duration_ms = duration_ms
         self._is_plugged = True
         self._pending: list[Transmission] = []
-        self._to_announce = sorted(device.scenario.mishaps.faults, key=lambda fault: fault.at_ms)
+        self._to_announce = sorted(
+            (
+                (fault.at_ms, fault.kind, address)
+                for address, scenario in device.scenarios.items()
+                for fault in scenario.mishaps.faults
+            ),
+            key=lambda one: one[:2],
+        )
         self._typed = b""
         self._listens_to_input = sys.stdin is not None
         self._is_over = False
@@ -268,12 +284,13 @@ class Simulation:
         return [key.fd for key, _ in selector.select(min(timeout_s, IDLE_S))]
 
     def _next_change_ms(self, now_ms: int) -> int | None:
-        return self._device.pump.mishaps.next_change_ms(now_ms)
+        return self._device.next_change_ms(now_ms)
 
     def _do_what_is_due(self, now_ms: int) -> None:
-        while self._to_announce and self._to_announce[0].at_ms <= now_ms:
-            fault = self._to_announce.pop(0)
-            self._say(event="fault_begun", kind=fault.kind, **self._at(fault.at_ms))
+        while self._to_announce and self._to_announce[0][0] <= now_ms:
+            at_ms, kind, address = self._to_announce.pop(0)
+            whose = {} if address is None else {"pump": address}
+            self._say(event="fault_begun", kind=kind, **whose, **self._at(at_ms))
         is_plugged = self._device.is_plugged_in(now_ms)
         if is_plugged != self._is_plugged:
             self._is_plugged = is_plugged
@@ -283,6 +300,7 @@ class Simulation:
                 self._say(event="plugged_in", port=self._port.name, **self._at(now_ms))
             else:
                 self._port.unplug()
+        self._send(self._device.unasked(now_ms))
         while self._pending and self._pending[0].at_ms <= now_ms:
             self._port.write(self._pending.pop(0).data)
 
@@ -298,9 +316,12 @@ class Simulation:
     def _hear(self, data: bytes) -> None:
         """Bytes from the client to the device; its answers wait for their time."""
         if data:
-            sent = self._device.receive(data, self._clock.now_ms())
-            for one in sent:
-                self._write_log(one)
+            self._send(self._device.receive(data, self._clock.now_ms()))
+
+    def _send(self, sent: tuple[Transmission, ...]) -> None:
+        for one in sent:
+            self._write_log(one)
+        if sent:
             self._pending = sorted((*self._pending, *sent), key=lambda one: one.at_ms)
 
     def _read_typed(self) -> None:
@@ -323,6 +344,8 @@ class Simulation:
                 "reply": sent.reply.decode("ascii", "backslashreplace"),
                 "truth": sent.truth,
             }
+            if sent.address is not None:
+                entry["pump"] = sent.address
             self._log.write(msgspec.json.encode(entry).decode() + "\n")
             self._log.flush()
 

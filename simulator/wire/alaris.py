@@ -16,10 +16,10 @@ that too changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from simulator.pump import Truth
-from simulator.wire.wire import Answer
+from simulator.wire.wire import Address, Answer, LineSettings, OnlyWhenAsked, Pumps, WireFamily
 
 PROTOCOL = b"Asena Rev 2.1.5"
 RESPONSE_MAX = b"4000^ms"
@@ -82,19 +82,19 @@ def frame(body: bytes) -> bytes:
     return b"!" + body + b"|" + crc_digits(body) + b"\r"
 
 
-class AlarisWire:
+class AlarisWire(OnlyWhenAsked):
     """One client's conversation with an Alaris pump."""
 
-    byte_ms = 10 / 38.4
-    """38400 baud, 8 data bits, a start and a stop bit."""
     thinking_ms = 15
 
-    def __init__(self, serial_number: str) -> None:
+    def __init__(self, serial_numbers: Mapping[Address, str]) -> None:
+        [serial_number] = serial_numbers.values()
         self._serial = serial_number.encode("ascii", "replace")
         self._body: bytearray | None = None
 
-    def receive(self, data: bytes, truth: Truth) -> list[Answer]:
+    def receive(self, data: bytes, pumps: Pumps) -> list[Answer]:
         """See ``Wire.receive``."""
+        truth = pumps.truth(None)
         answers = []
         for byte in data:
             if byte == ord("!"):
@@ -187,3 +187,6 @@ _QUERIES: dict[bytes, Callable[[Truth, bytes], bytes]] = {
     b"INF_RATE_MAX_SYRINGE": lambda _truth, _serial: RATE_MAX,
 }
 """What a client may ask without changing anything, and the fields of the answer."""
+
+FAMILY = WireFamily(line=LineSettings(baud=38_400), open_wire=AlarisWire)
+"""RS-232, 8 data bits, no parity, one stop bit; one pump at a port."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from simulator.wire import alaris
+from simulator.wire.wire import WireFamily
 
-from simulator.wire.alaris import AlarisWire
-from simulator.wire.wire import Wire
-
-WIRES: dict[str, Callable[[str], Wire]] = {
-    "alaris": AlarisWire,
+WIRES: dict[str, WireFamily] = {
+    "alaris": alaris.FAMILY,
 }
-"""For each family: from the pump's serial number to its side of the protocol."""

@@ -20,6 +20,7 @@ MAY_IMPORT_OF_THE_HOUSE: dict[str, tuple[str, ...]] = {
     "simulator": (),
     "gateway": ("drivers", "alerts"),
 }
+MAY_IMPORT_PYTEST = ("simulator/pytest_plugin.py",)
 NOT_FOR_THE_HOUSE = ("tests", "benchmarks", "pytest", "hypothesis", "infupy", "playwright")
 
 CLOCKS = (
@@ -68,6 +69,8 @@ EDGES = (
     "gateway/watchdog.py",
     "simulator/cli.py",
     "simulator/clock.py",
+    "simulator/process.py",
+    "simulator/pytest_plugin.py",
     "simulator/scenario.py",
     "simulator/serialport.py",
 )
@@ -135,6 +138,8 @@ def siblings_are_strangers(source: Source) -> Iterator[str]:
 def nobody_imports_tests(source: Source) -> Iterator[str]:
     """What is there for tests and measurements is not needed to run."""
     for line, imported in source.imports():
+        if names("pytest", imported) and source.is_one_of(MAY_IMPORT_PYTEST):
+            continue
         if any(names(module, imported) for module in NOT_FOR_THE_HOUSE):
             yield source.complaint(line, f"{imported} is for tests only")
 

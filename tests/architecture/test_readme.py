@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from alerts.lifecycle import life_table_markdown
+from gateway.families import table_markdown
 from tests.architecture.house import ROOT
 
 HEAD = "dripwatch/"
@@ -125,3 +126,7 @@ def test_a_folder_may_say_that_there_is_more_in_it(real: Path) -> None:
 
 def test_the_life_of_an_alert_in_the_readme_is_the_one_in_the_code() -> None:
     assert life_table_markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_families_in_the_readme_are_those_in_the_code() -> None:
+    assert table_markdown() in (ROOT / "README.md").read_text(encoding="utf-8")

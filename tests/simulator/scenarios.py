@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from msgspec import structs
 
 from simulator.faults import FAULT_KINDS, Fault, Mishaps
+from simulator.pump import LogEntry, Truth
 from simulator.scenario import Machine, Scenario
 from simulator.therapy import Leg, Program, PumpSetting
+from simulator.wire.wire import Address
 
 S = 1_000
 MIN = 60_000
@@ -55,3 +58,22 @@ def fault(kind: str, at_ms: int, lasts_ms: int | None = None, strength: float | 
         until_ms=None if lasts_ms is None else at_ms + lasts_ms,
         strength=FAULT_KINDS[kind].default if strength is None else strength,
     )
+
+
+@dataclass
+class PumpsAre:
+    """Pumps as a wire sees them, at the moment that a test sets."""
+
+    truths: dict[Address, Truth]
+    now_ms: int = 0
+    logs: dict[Address, Sequence[LogEntry]] = field(default_factory=dict)
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        return tuple(self.truths)
+
+    def truth(self, address: Address) -> Truth:
+        return self.truths[address]
+
+    def log(self, address: Address) -> Sequence[LogEntry]:
+        return self.logs.get(address, ())

@@ -14,6 +14,7 @@ from msgspec import structs
 from simulator.pump import Truth
 from simulator.wire.alaris import ALARM_CODES, FIRST_LOG_ENTRY, LONGEST_FRAME, AlarisWire, crc_digits, frame
 from simulator.wire.wire import Answer
+from tests.simulator.scenarios import PumpsAre
 
 FRAMES = {
     one["id"]: one
@@ -35,6 +36,7 @@ RUNNING = Truth(
     battery_percent=100.0,
     log_entries=0,
 )
+NOW = PumpsAre({None: RUNNING})
 OCCLUDED = structs.replace(
     RUNNING,
     state="alarm",
@@ -62,7 +64,11 @@ SHOWN = {
 
 
 def replies(data: bytes, truth: Truth = RUNNING, serial: str = "8002-51740") -> list[bytes]:
-    return [answer.reply for answer in AlarisWire(serial).receive(data, truth) if answer.reply]
+    return [
+        answer.reply
+        for answer in AlarisWire({None: serial}).receive(data, PumpsAre({None: truth}))
+        if answer.reply
+    ]
 
 
 def bytes_of(identity: str) -> bytes:
@@ -176,10 +182,10 @@ def test_the_pump_answers_what_it_understands_and_is_silent_else(sent: bytes, an
 def test_what_would_change_a_real_pump_is_acknowledged_and_changes_nothing(
     body: bytes, answer: bytes | None
 ) -> None:
-    wire = AlarisWire("8002-51740")
-    [said] = wire.receive(frame(body), RUNNING)
+    wire = AlarisWire({None: "8002-51740"})
+    [said] = wire.receive(frame(body), NOW)
     assert said.reply == (b"" if answer is None else frame(answer))
-    assert [one.reply for one in wire.receive(bytes_of("A7"), RUNNING)] == [bytes_of("A9")]
+    assert [one.reply for one in wire.receive(bytes_of("A7"), NOW)] == [bytes_of("A9")]
 
 
 def test_each_pump_has_the_code_that_its_serial_number_gives() -> None:
@@ -189,8 +195,8 @@ def test_each_pump_has_the_code_that_its_serial_number_gives() -> None:
 
 @given(st.lists(st.binary(max_size=300) | st.sampled_from([b"!INF|4961\r", b"!ALARM|50B2\r", b"!INF"])))
 def test_whatever_comes_nothing_is_raised_and_little_is_kept(portions: list[bytes]) -> None:
-    whole, cut = AlarisWire("8002-51740"), AlarisWire("8002-51740")
-    together = whole.receive(b"".join(portions), RUNNING)
-    apart: list[Answer] = [answer for portion in portions for answer in cut.receive(portion, RUNNING)]
+    whole, cut = AlarisWire({None: "8002-51740"}), AlarisWire({None: "8002-51740"})
+    together = whole.receive(b"".join(portions), NOW)
+    apart: list[Answer] = [answer for portion in portions for answer in cut.receive(portion, NOW)]
     assert together == apart
     assert len(cut._body or b"") <= LONGEST_FRAME

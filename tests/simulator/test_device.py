@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from simulator.commands import obey
 from simulator.device import Device, Transmission
 from simulator.scenario import load_scenario
-from simulator.wire.alaris import frame
-from tests.simulator.scenarios import MIN, S, fault, scenario
+from simulator.wire.alaris import AlarisWire, frame
+from simulator.wire.families import WIRES
+from tests.simulator.scenarios import MIN, H, S, constant, fault, scenario
 
 ASK = frame(b"INF")
 
@@ -136,3 +138,42 @@ def test_a_line_that_makes_no_sense_is_answered_with_an_error_and_does_nothing(l
 @given(st.text(max_size=200))
 def test_whatever_is_typed_is_answered(line: str) -> None:
     assert obey(Device("alaris", scenario()), line, MIN)
+
+
+def test_the_log_holds_what_happened_until_now_and_no_more() -> None:
+    pump = Device("alaris", scenario(constant(60.0, H), fault("paused", 5 * MIN, 2 * MIN))).pump
+    assert [(one.at_ms, one.state) for one in pump.log_until(6 * MIN)] == [
+        (0, "running"),
+        (5 * MIN, "paused"),
+    ]
+    assert [one.state for one in pump.log_until(10 * MIN)] == ["running", "paused", "running"]
+    assert pump.log_until(6 * MIN)[1].counter_ml == pytest.approx(5.0, abs=0.1)
+
+
+def test_one_pump_of_two_can_be_meant_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_of_many = structs.replace(
+        WIRES["alaris"], addresses=(1, 2, 3), open_wire=lambda serials: AlarisWire({None: serials[1]})
+    )
+    monkeypatch.setitem(WIRES, "chain", one_of_many)
+    device = Device("chain", {1: scenario(), 3: scenario()})
+    assert obey(device, "pump 3 fault stopped", MIN)["fault"] == "stopped"
+    assert obey(device, "pump 1 truth", MIN)["faults"] == ()
+    assert obey(device, "pump 3 truth", MIN)["faults"] == ("stopped",)
+    assert obey(device, "pump 2 truth", MIN)["error"] == "there is no pump '2' here; there is 1, 3"
+
+
+@pytest.mark.parametrize(
+    ("family", "addresses", "words"),
+    [
+        ("alaris", (1,), "alaris pumps have no address, and a port each"),
+        ("chain", (1, 4), "chain pumps have the addresses 1 to 3, not 4"),
+        ("chain", (None, 1), "chain pumps have the addresses 1 to 3, not none"),
+        ("chain", (), "a line without a pump answers nothing"),
+    ],
+)
+def test_a_line_takes_only_the_pumps_that_its_family_can_have(
+    family: str, addresses: tuple[int | None, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WIRES, "chain", structs.replace(WIRES["alaris"], addresses=(1, 2, 3)))
+    with pytest.raises(ValueError, match=words):
+        Device(family, {address: scenario() for address in addresses})
