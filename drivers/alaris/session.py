@@ -135,6 +135,7 @@ class _Asked(Struct, frozen=True, kw_only=True):
     """From when on an answer would be too old to be told."""
     line_empty_ms: int
     """When nothing can be on its way any more."""
+    last_sent_ms: int
     times_sent: int = 1
     given_up: bool = False
     """It is too late; what comes now only shows that the line is free again."""
@@ -142,7 +143,7 @@ class _Asked(Struct, frozen=True, kw_only=True):
     @property
     def send_again_ms(self) -> int:
         """When to send it again, if that is allowed."""
-        return self.sent_ms + self.times_sent * RESEND_AFTER_MS
+        return self.last_sent_ms + RESEND_AFTER_MS
 
 
 class AlarisSession:
@@ -196,6 +197,7 @@ class AlarisSession:
         self._asked = _Asked(
             query=query,
             sent_ms=now_ms,
+            last_sent_ms=now_ms,
             too_late_ms=self._too_late_ms(query),
             line_empty_ms=now_ms + LINE_EMPTY_AFTER_MS,
         )
@@ -241,7 +243,10 @@ class AlarisSession:
         if not self._may_be_sent_again(asked) or self._now_ms < asked.send_again_ms:
             return b""
         self._asked = structs.replace(
-            asked, times_sent=asked.times_sent + 1, line_empty_ms=self._now_ms + LINE_EMPTY_AFTER_MS
+            asked,
+            times_sent=asked.times_sent + 1,
+            last_sent_ms=self._now_ms,
+            line_empty_ms=self._now_ms + LINE_EMPTY_AFTER_MS,
         )
         if asked.query is Query.INFUSION:
             self._older_may_come = True

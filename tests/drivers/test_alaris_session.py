@@ -102,6 +102,16 @@ def test_asking_twice_at_one_time_asks_once():
     assert session.due(7) == b""
 
 
+def test_a_query_that_is_sent_again_late_is_sent_again_once():
+    session = a_session()
+    session.opened(0)
+    session.due(0)
+    session.receive(text_of("A2"), 20)
+    session.due(20)
+    assert [session.due(1_300), session.due(1_300)] == [text_of("A3"), b""]
+    assert session.next_due_ms() == 1_800
+
+
 def test_nothing_is_asked_while_an_answer_is_outstanding():
     session = a_session()
     session.opened(0)
