@@ -130,9 +130,9 @@ class SizedStream(Stream):
 
     ``measure`` is given the first bytes of what may be a frame, at most ``head_bytes`` of them, and returns
     the length of the whole frame, 0 if it needs more bytes to know, or words: why no frame begins there. It
-    must judge the bytes in their order, so that more of them never change the words. ``flaw`` is given a whole
-    frame and returns what is wrong with it, or nothing. Of a flawed frame only so much is given up as comes
-    before the next place where a frame may begin.
+    must judge the bytes in their order, so that more of them never change the words. ``flaw`` is given a
+    whole frame and returns what is wrong with it, or nothing. Of a flawed frame only so much is given up as
+    comes before the next place where a frame may begin.
 
     With ``believe_flawed``, a flawed frame is cut off as a frame all the same, unless another one begins
     inside it. ``flawed`` counts them either way.

@@ -7,10 +7,10 @@
                   = 0                  big             number
                                        endian          up by one a message, 255 is followed by 0
 
-The checksum is the sum, low 8 bits, of all bytes from the target to the last one of the data. Who: 100 cradle,
-101 pump, 102 communication module, 103 PC. Nothing is escaped: BB may occur anywhere, so a start is believed
-only if target, flags, sender, type and size behind it are possible. 9600 baud, 8 data bits, no parity, 1 stop
-bit, no flow control.
+The checksum is the sum, low 8 bits, of all bytes from the target to the last one of the data. Who: 100
+cradle, 101 pump, 102 communication module, 103 PC. Nothing is escaped: BB may occur anywhere, so a start is
+believed only if target, flags, sender, type and size behind it are possible. 9600 baud, 8 data bits, no
+parity, 1 stop bit, no flow control.
 
 The only message that this file can encode is "This is PC" (type 3, data 22), which asks the pump to push
 **batches** (type 1) about ten times a second, and must come again within 30 s.
@@ -26,10 +26,10 @@ offset      size  in the data of a batch, all unsigned, little endian
 167         4     volume infused so far, 0.01 ml
 ==========  ====  ==================================================
 
-What is in the other bytes is not known, among it alarms, state, battery, air and pressure. How long a batch is
-may depend on the software: a field that lies beyond its end was not reported.
+What is in the other bytes is not known, among it alarms, state, battery, air and pressure. How long a batch
+is may depend on the software: a field that lies beyond its end was not reported.
 
-Beware: the other commands of type 3, and most other types, **change the pump**: there is no code for them here.
+Beware: other commands of type 3, and most other types, **change the pump**: there is no code for them here.
 
 Source: the code of one third-party client, which follows the maker's document; that document was not seen. It
 shows the checksum of messages to the pump, and does not check that of messages from it: that this one follows

@@ -9,8 +9,8 @@
 
     no batch for 15 s: silence ── "This is PC" twice, 1 s apart, every 15 s, for ever
 
-Nothing is asked that has an answer, so nothing is owed. The pump pushes all that is known of it in every batch;
-who it is stands in each of them too.
+Nothing is asked that has an answer, so nothing is owed. The pump pushes all that is known of it in every
+batch; who it is stands in each of them too.
 
 Ten batches a second
 ====================
@@ -20,15 +20,15 @@ told; of several that arrive at once, the newest. It is decoded then, and no oth
 
 The checksum is the sum of all bytes: of frames with two damaged bytes it passes one in 256, and batches are
 many. So a batch is told only if the one heard before it agrees (same pump, same rate, volumes within
-``AGREEING_ML``). A batch after which nothing agreed for ``DOUBTFUL_FOR_MS`` is told as it is: a pump that says
-another rate every time must not be silenced.
+``AGREEING_ML``). If none has agreed for ``DOUBTFUL_FOR_MS`` after a poll, the newest is told as it is: a pump
+that says another rate every time must not be silenced.
 
 Stale data must never look fresh
 ================================
 
-A batch is as old as the line is long, if no half of it has waited: what is half heard is given up when nothing
-follows for ``HALF_HEARD_FOR_MS``. After a silence, and after the port was opened again, nothing that was heard
-before counts any more.
+A batch is as old as the line is long, if no half of it has waited: what is half heard is given up when
+nothing follows for ``HALF_HEARD_FOR_MS``. After a silence, and after the port was opened again, nothing that
+was heard before counts any more.
 
 Faults are many on a bad line, as batches are: those of one kind are added up and told once a second.
 """
@@ -199,8 +199,8 @@ class SapphireSession:
             route = f"a message for {_name(message.target)} from {_name(message.sender)}"
             self._fault(FaultKind.UNEXPECTED, frame, route)
             return
-        # A response to our command, for instance: its data are not known, and nothing is wrong. But if such are
-        # all that ever comes, somebody has to be told why there is no reading.
+        # A response to our command, for instance: its data are not known, and nothing is wrong. But if such
+        # are all that ever comes, somebody has to be told why there is no reading.
         seen = self._others.byte_count if self._others is not None else 0
         self._others = LinkFault(
             at_ms=self._now_ms,
