@@ -185,7 +185,7 @@ def decode(frame: bytes, *, check: bool = True) -> Message | Unreadable:
     length = _measure(frame[:_CHECKED_BYTES])
     if isinstance(length, str):
         return Unreadable(kind=FaultKind.GARBLED, detail=length)
-    if length != len(frame):
+    if not length or length != len(frame):
         return Unreadable(kind=FaultKind.GARBLED, detail=f"{len(frame)} bytes are not one frame")
     if check and (why := _flaw(frame)):
         return Unreadable(kind=FaultKind.GARBLED, detail=why)

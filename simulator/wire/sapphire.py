@@ -8,9 +8,9 @@ A message::
     number:    counts this end's messages    check:  the sum of everything between BB and it, in one byte
 
 A PC that says "This is PC" (type 3, data 22) is pushed a batch every 100 ms, or, since a batch takes longer
-than that on a line of 9600 baud, one after the other. It has to say so again within 30 s. What happens when it
-does not is not known: here the pushing ends. Often one such message did not open the link, and two did: here
-it takes two within 30 s, always.
+than that on a line of 9600 baud, one after the other. It has to say so again within 30 s. What happens when
+it does not is not known: here the pushing ends. Often one such message did not open the link, and two did:
+here it takes two within 30 s, always.
 
 What it does *not* do: every other command, whatever it would do to a real pump, is taken and changes nothing.
 No source knows the answers to them, so there are none. In a batch all bytes without a known meaning are 0.
