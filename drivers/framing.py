@@ -150,6 +150,7 @@ class SizedStream(Stream):
     ) -> None:
         super().__init__(limit_bytes)
         self.flawed = 0
+        self._needed_bytes = 0
         self._start = bytes([start])
         self._head_bytes = head_bytes
         self._measure = measure
@@ -157,7 +158,7 @@ class SizedStream(Stream):
         self._believe_flawed = believe_flawed
 
     def _next(self) -> Cut | None:
-        if not self._buffer:
+        if not self._buffer or len(self._buffer) < self._needed_bytes:
             return None
         if not self._buffer.startswith(self._start):
             return self._up_to_a_start(0, "no frame begins there")
@@ -167,6 +168,7 @@ class SizedStream(Stream):
         if length > self._limit_bytes:
             return self._up_to_a_start(1, f"longer than {self._limit_bytes} bytes")
         if not length or len(self._buffer) < length:
+            self._needed_bytes = length
             return None
         frame = bytes(self._buffer[:length])
         why = self._flaw(frame)
@@ -178,6 +180,10 @@ class SizedStream(Stream):
         if inside is None and self._believe_flawed:
             return Cut(kind=CutKind.FRAME, data=self._take(length))
         return self._not_a_frame(length if inside is None else inside, why)
+
+    def _take(self, byte_count: int) -> bytes:
+        self._needed_bytes = 0
+        return super()._take(byte_count)
 
     def _up_to_a_start(self, from_byte: int, why: str) -> Cut | None:
         start_at = self._buffer.find(self._start, from_byte, self._limit_bytes)

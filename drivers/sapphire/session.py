@@ -19,9 +19,10 @@ Of every frame only the head and the checksum are looked at. When a poll has com
 told; of several that arrive at once, the newest. It is decoded then, and no other: what is kept is one frame.
 
 The checksum is the sum of all bytes: of frames with two damaged bytes it passes one in 256, and batches are
-many. So a batch is told only if the one heard before it agrees (same pump, same rate, volumes within
-``AGREEING_ML``). If none has agreed for ``DOUBTFUL_FOR_MS`` after a poll, the newest is told as it is: a pump
-that says another rate every time must not be silenced.
+many. So a batch is told only if the one heard before it bears it out: same pump, same rate, and volumes that
+a pump can have delivered in between. Nobody knows whether the rate is a momentary one: if it has been another
+in every batch for ``DOUBTFUL_FOR_MS`` after a poll, the newest is told all the same. If it is the pump or its
+volumes that contradict each other for so long, that is said, and there is no Reading.
 
 Stale data must never look fresh
 ================================
@@ -63,7 +64,8 @@ from drivers.sapphire.codec import (
     stream,
 )
 
-# The client does so every 15 s; the maker requires it at intervals of at most 30 s, so that one may be lost.
+# The client does so every 15 s; the maker requires it at intervals of at most 30 s. One that is lost leaves just
+# that: whether the pump then still pushes is seen from the silence.
 KEEP_ALIVE_EVERY_MS = 15_000
 # A single message often failed to open the link: the client sends it twice, so far apart.
 OPENING_PAIR_MS = 1_000
@@ -72,8 +74,8 @@ SILENCE_MS = 15_000
 # The bytes of one frame follow each other without a pause, and the longest takes 1.1 s on the line. A second
 # without any byte is more than adapters and schedulers hold bytes back.
 HALF_HEARD_FOR_MS = 1_000
-# At 999.9 ml/h, the highest rate in the examples, a pump delivers 1 ml in 3.6 s; batches are 0.1 s apart, and
-# on a line that loses most of them a few seconds.
+# By so much the volumes of two batches in a row may differ, for each second between them and at the least. At
+# 999.9 ml/h, the highest rate in the examples, a pump delivers 0.28 ml in a second.
 AGREEING_ML = 1.0
 # Five to ten batches: two that agree are found in that time on any line that can be read at all.
 DOUBTFUL_FOR_MS = 1_000
@@ -105,6 +107,7 @@ class SapphireSession:
         self._batch_ms = now_ms
         self._before: bytes | None = None
         self._newest: bytes | None = None
+        self._between_ms = 0
         self._others: LinkFault | None = None
         self._round_at_ms = now_ms
         self._facts: list[Fact] = []
@@ -187,6 +190,7 @@ class SapphireSession:
             return False
         self._is_open = True
         self._others = None
+        self._between_ms = self._now_ms - self._batch_ms
         self._batch_ms = self._now_ms
         self._before, self._newest = self._newest, cut.data
         return True
@@ -222,8 +226,14 @@ class SapphireSession:
             self._next_round()
             return
         before = None if self._before is None else decode(self._before)
-        agreed = isinstance(before, Batch) and _agree(before, newest)
-        if not agreed and self._now_ms < self._round_at_ms + DOUBTFUL_FOR_MS:
+        if not isinstance(before, Batch):
+            return
+        is_doubtful = self._now_ms >= self._round_at_ms + DOUBTFUL_FOR_MS
+        if not _agree(before, newest, self._between_ms):
+            if is_doubtful:
+                self._fault(FaultKind.UNSUPPORTED, self._newest, "two batches in a row contradict each other")
+            return
+        if before.rate_ml_h != newest.rate_ml_h and not is_doubtful:
             return
         reading = Reading(
             pump=self._pump.pump,
@@ -264,20 +274,20 @@ class SapphireSession:
             self._faults_told_ms[kind] = self._now_ms
 
 
-def _agree(before: Batch, newest: Batch) -> bool:
-    """Whether two batches in a row bear each other out."""
+def _agree(before: Batch, newest: Batch, between_ms: int) -> bool:
+    """Whether two batches can be of one pump within this time, whatever they say of the rate."""
+    limit_ml = AGREEING_ML * max(1.0, between_ms / 1_000)
     return (
         before.serial == newest.serial
-        and before.rate_ml_h == newest.rate_ml_h
-        and _near(before.volume_ml, newest.volume_ml)
-        and _near(before.vtbi_ml, newest.vtbi_ml)
+        and _near(before.volume_ml, newest.volume_ml, limit_ml)
+        and _near(before.vtbi_ml, newest.vtbi_ml, limit_ml)
     )
 
 
-def _near(before_ml: float | None, newest_ml: float | None) -> bool:
+def _near(before_ml: float | None, newest_ml: float | None, limit_ml: float) -> bool:
     if before_ml is None or newest_ml is None:
         return before_ml is newest_ml
-    return abs(newest_ml - before_ml) <= AGREEING_ML
+    return abs(newest_ml - before_ml) <= limit_ml
 
 
 def _name(what: Who | MessageType) -> str:

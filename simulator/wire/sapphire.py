@@ -30,6 +30,8 @@ LONGEST_DATA = 1024
 """Far above every known message; a size above it is noise."""
 PUSHED_EVERY_MS = 100
 KEPT_OPEN_FOR_MS = 30_000
+PAUSE_MS = 500
+"""After so long without a byte, what came before it is no longer waited for to be finished."""
 TO_THE_PUMP = 101
 TO_THE_PC = 103
 SOFTWARE_VERSION = 0x00010203
@@ -94,11 +96,16 @@ class SapphireWire:
         self._period_ms = max(PUSHED_EVERY_MS, ceil(on_the_line_ms))
         self._number = 0
         self._heard = bytearray()
+        self._heard_ms = 0
         self._greeted_ms: int | None = None
         self._push_ms: int | None = None
 
     def receive(self, data: bytes, pumps: Pumps) -> list[Answer]:
         """See ``Wire.receive``. A message that was understood is answered with silence."""
+        if data:
+            if pumps.now_ms - self._heard_ms > PAUSE_MS:
+                self._heard.clear()
+            self._heard_ms = pumps.now_ms
         self._heard += data
         answers = []
         while self._heard:
