@@ -64,8 +64,8 @@ from drivers.sapphire.codec import (
     stream,
 )
 
-# The client does so every 15 s; the maker requires it at intervals of at most 30 s. One that is lost leaves just
-# that: whether the pump then still pushes is seen from the silence.
+# The client does so every 15 s; the maker requires it at intervals of at most 30 s. One that is lost leaves
+# just that: whether the pump then still pushes is seen from the silence.
 KEEP_ALIVE_EVERY_MS = 15_000
 # A single message often failed to open the link: the client sends it twice, so far apart.
 OPENING_PAIR_MS = 1_000
