@@ -31,6 +31,10 @@ A batch is as old as the line is long, if no half of it has waited: what is half
 nothing follows for ``HALF_HEARD_FOR_MS``. After a silence, and after the port was opened again, nothing that
 was heard before counts any more.
 
+Who is pushed at must listen. If nobody looked in here for ``STALLED_MS``, though we ask to be called every
+second, then what is handed over now has waited in a queue, nobody knows for how long. It is no Reading: the
+next one is made of a batch that came no sooner after another than a line can bring them.
+
 Faults are many on a bad line, as batches are: those of one kind are added up and told once a second.
 """
 
@@ -79,6 +83,12 @@ HALF_HEARD_FOR_MS = 1_000
 AGREEING_ML = 1.0
 # Five to ten batches: two that agree are found in that time on any line that can be read at all.
 DOUBTFUL_FOR_MS = 1_000
+# While the link is open we ask to be called so often; half as long again is more than a busy machine is late.
+LOOK_IN_EVERY_MS = 1_000
+STALLED_MS = 1_500
+# Batches out of a queue follow each other within a few milliseconds; from a line they come 100 ms apart, or
+# 188 ms if they hold every known field.
+FROM_THE_LINE_MS = 60
 # Ten damaged batches a second need not be ten lines in a log.
 FAULTS_EVERY_MS = 1_000
 
@@ -108,6 +118,7 @@ class SapphireSession:
         self._before: bytes | None = None
         self._newest: bytes | None = None
         self._between_ms = 0
+        self._stalled_ms: int | None = None
         self._others: LinkFault | None = None
         self._round_at_ms = now_ms
         self._facts: list[Fact] = []
@@ -122,7 +133,7 @@ class SapphireSession:
         heard = False
         for cut in self._stream.feed(data):
             heard = self._hear(cut) or heard
-        if heard and now_ms >= self._round_at_ms:
+        if heard and not self._is_catching_up() and now_ms >= self._round_at_ms:
             self._say_newest()
         self._tell_faults()
         facts, self._facts = self._facts, []
@@ -149,7 +160,7 @@ class SapphireSession:
         """When there is something to send, to give up or to tell if nothing arrives before."""
         times = [self._keep_alive_ms]
         if self._is_open:
-            times.append(self._batch_ms + SILENCE_MS)
+            times += [self._batch_ms + SILENCE_MS, self._now_ms + LOOK_IN_EVERY_MS]
         if self._stream.buffered_bytes:
             times.append(self._byte_ms + HALF_HEARD_FOR_MS)
         times += [self._may_tell_ms(kind) for kind in self._faults]
@@ -159,6 +170,8 @@ class SapphireSession:
 
     def _let_pass(self, now_ms: int) -> None:
         """What the time that has passed means."""
+        if self._is_open and now_ms - self._now_ms >= STALLED_MS:
+            self._stalled_ms = now_ms
         self._now_ms = now_ms
         if self._stream.buffered_bytes and now_ms - self._byte_ms >= HALF_HEARD_FOR_MS:
             for cut in self._stream.flush():
@@ -166,6 +179,14 @@ class SapphireSession:
         if now_ms - self._batch_ms >= SILENCE_MS:
             self._batch_ms = now_ms
             self._fell_silent()
+
+    def _is_catching_up(self) -> bool:
+        """Whether the batch just heard may have waited in a queue since nobody looked in here."""
+        if self._stalled_ms is None:
+            return False
+        if self._now_ms > self._stalled_ms and self._between_ms >= FROM_THE_LINE_MS:
+            self._stalled_ms = None
+        return self._stalled_ms is not None
 
     def _fell_silent(self) -> None:
         self._before = self._newest = None

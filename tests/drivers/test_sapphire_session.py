@@ -51,7 +51,12 @@ def opened(poll_ms: int = POLL_MS) -> SapphireSession:
 
 def told(session: SapphireSession, *frames: tuple[int, bytes]) -> list[Reading]:
     """The readings that these frames make, all else being well."""
-    facts = [fact for at_ms, data in frames for fact in session.receive(data, at_ms)]
+    facts: list[object] = []
+    for at_ms, data in frames:
+        while (next_ms := session.next_due_ms()) < at_ms:
+            facts += session.receive(b"", next_ms)
+            session.due(next_ms)
+        facts += session.receive(data, at_ms)
     assert all(isinstance(fact, Reading) for fact in facts)
     return [fact for fact in facts if isinstance(fact, Reading)]
 
@@ -115,8 +120,10 @@ def test_silence_is_noticed_from_time_and_not_from_an_arriving_byte():
     session.due(1_000)
     session.receive(bytes_of("Q5"), 14_000)
     session.due(15_000)
-    assert session.next_due_ms() == 29_000
+    while session.next_due_ms() < 29_000:
+        assert session.due(session.next_due_ms()) == b""
     assert session.due(28_999) == b""
+    assert session.next_due_ms() == 29_000
     assert session.due(29_000) != b""
 
 
@@ -236,9 +243,8 @@ def test_another_pump_on_the_same_cable_is_told_by_its_number():
 def test_polls_that_were_missed_are_not_made_up_for():
     session = opened()
     told(session, (100, bytes_of("Q5") * 2))
-    late_ms = 3_600_000
-    session.receive(bytes_of("Q5"), late_ms)
-    assert len(told(session, *[(late_ms + ms, bytes_of("Q5")) for ms in range(100, 10_000, 100)])) <= 2
+    frames = [(at_ms, bytes_of("Q5")) for at_ms in range(3_600_000, 3_610_000, 100)]
+    assert [reading.at_ms for reading in told(session, *frames)] == [3_600_100, 3_605_100]
 
 
 # Silence, and what is older than it
@@ -281,6 +287,22 @@ def test_opened_again_every_half_heard_word_is_forgotten():
     facts = session.receive(bytes_of("Q6") * 2, 40)
     assert [type(fact) for fact in facts] == [LinkFault, Reading]
     assert (facts[0].byte_count, facts[1].rate_ml_h) == (3, 0.0)
+
+
+def test_batches_that_waited_in_a_queue_while_nobody_looked_in_are_no_reading():
+    session = opened()
+    assert told(session, (100, batch(infused=1)), (200, batch(infused=2)))
+    queue = [(12_000 + number, batch(infused=3 + number)) for number in range(60)]
+    facts = [fact for at_ms, data in queue for fact in session.receive(data, at_ms)]
+    assert facts == [], "the first of them is ten seconds old"
+    [reading] = told(session, (12_150, batch(infused=63)), (12_340, batch(infused=64)))
+    assert (reading.at_ms, reading.volume_ml) == (12_150, 0.63)
+
+
+def test_a_caller_who_looks_in_when_asked_is_never_taken_for_a_stalled_one():
+    session = opened()
+    frames = [(at_ms, batch()) for at_ms in range(100, 60_000, 4_900)]
+    assert len(told(session, *frames)) >= 10
 
 
 # What is not a batch
