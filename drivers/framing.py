@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import StrEnum
 
 from msgspec import Struct
@@ -121,3 +122,80 @@ class LineStream(Stream):
         if end_at < 0:
             return self._too_long()
         return Cut(kind=CutKind.FRAME, data=self._take(end_at + 1))
+
+
+class SizedStream(Stream):
+    """Frames that begin with a start byte and tell in their head how long they are; the start byte may occur
+    anywhere inside them.
+
+    ``measure`` is given the first bytes of what may be a frame, at most ``head_bytes`` of them, and returns
+    the length of the whole frame, 0 if it needs more bytes to know, or words: why no frame begins there. It
+    must judge the bytes in their order, so that more of them never change the words. ``flaw`` is given a
+    whole frame and returns what is wrong with it, or nothing. Of a flawed frame only so much is given up as
+    comes before the next place where a frame may begin.
+
+    With ``believe_flawed``, a flawed frame is cut off as a frame all the same, unless another one begins
+    inside it. ``flawed`` counts them either way.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: int,
+        head_bytes: int,
+        measure: Callable[[bytes], int | str],
+        flaw: Callable[[bytes], str],
+        believe_flawed: bool,
+        limit_bytes: int,
+    ) -> None:
+        super().__init__(limit_bytes)
+        self.flawed = 0
+        self._needed_bytes = 0
+        self._start = bytes([start])
+        self._head_bytes = head_bytes
+        self._measure = measure
+        self._flaw = flaw
+        self._believe_flawed = believe_flawed
+
+    def _next(self) -> Cut | None:
+        if not self._buffer or len(self._buffer) < self._needed_bytes:
+            return None
+        if not self._buffer.startswith(self._start):
+            return self._up_to_a_start(0, "no frame begins there")
+        length = self._measure(bytes(self._buffer[: self._head_bytes]))
+        if isinstance(length, str):
+            return self._up_to_a_start(1, length)
+        if length > self._limit_bytes:
+            return self._up_to_a_start(1, f"longer than {self._limit_bytes} bytes")
+        if not length or len(self._buffer) < length:
+            self._needed_bytes = length
+            return None
+        frame = bytes(self._buffer[:length])
+        why = self._flaw(frame)
+        if not why:
+            return Cut(kind=CutKind.FRAME, data=self._take(length))
+        self.flawed += 1
+        # Only bytes of the frame are looked at: how the stream was divided must make no difference.
+        inside = self._begins_inside(frame)
+        if inside is None and self._believe_flawed:
+            return Cut(kind=CutKind.FRAME, data=self._take(length))
+        return self._not_a_frame(length if inside is None else inside, why)
+
+    def _take(self, byte_count: int) -> bytes:
+        self._needed_bytes = 0
+        return super()._take(byte_count)
+
+    def _up_to_a_start(self, from_byte: int, why: str) -> Cut | None:
+        start_at = self._buffer.find(self._start, from_byte, self._limit_bytes)
+        return self._too_long() if start_at < 0 else self._not_a_frame(start_at, why)
+
+    def _begins_inside(self, frame: bytes) -> int | None:
+        """Where in a flawed frame the next one may begin; a start too near to the end to be judged counts
+        only if flawed frames are not believed."""
+        at = frame.find(self._start, 1)
+        while at >= 0:
+            length = self._measure(frame[at : at + self._head_bytes])
+            if isinstance(length, int) and (length or not self._believe_flawed):
+                return at
+            at = frame.find(self._start, at + 1)
+        return None
