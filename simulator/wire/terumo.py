@@ -200,7 +200,7 @@ def _alarm_bits(truth: Truth) -> int:
 
 def _power(truth: Truth) -> int:
     """Bars of charge, mains or battery, and a sub-battery that is well."""
-    on_battery = truth.battery_percent < 100
+    on_battery = "battery" in truth.faults or truth.battery_percent < 100
     bars = min(FULL_BARS, 1 + int(truth.battery_percent * FULL_BARS / 100))
     return bars | (0 if on_battery else 1) << 4 | 1 << 6
 

@@ -79,7 +79,7 @@ def test_a_frame_without_its_end_is_given_up_when_nothing_more_is_expected_or_an
 
 
 def test_the_hand_checked_queries_are_written_as_they_stand():
-    assert codec.DEVICE_ID_QUERY == bytes_of("T1")
+    assert bytes_of("T1") == codec.DEVICE_ID_QUERY
     assert codec.encode_status_query(DEVICE_ID, 1) == bytes_of("T3")
     assert set(HOST_FRAMES) == {"T1", "T3"}
     assert all(codec.is_query(bytes_of(name)) for name in HOST_FRAMES)
