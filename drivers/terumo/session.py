@@ -386,13 +386,14 @@ class TerumoFamily:
             "During a bolus or a purge no rate is reported: that of the bolus is not known.",
             "A stop is shown as paused: the pump does not say whether anything is left to give.",
             "A stop with the alarm `completion` is shown as complete.",
+            "No state for keep-vein-open is known, and alarm bits that the manual reserves are ignored.",
             "The volume to be infused is not reported: whether it counts down is not known.",
             "Pressure is not reported: the pump tells it in four steps of its limit, in no unit.",
             "The charge of the battery is not reported: the pump tells it in five bars; its alarm is.",
             "All alarms of the syringe, its plunger and the slider are shown as `cassette`.",
             "An alarm that sounds without a known cause is shown as `vendor:unknown`.",
             "When the counter of volume delivered wraps is not known; its field ends at 167772.15 mL.",
-            "The serial number is the pump's device ID, as it tells it; a part of its checks is that ID.",
+            "The serial number is the pump's device ID: compare it once with the label of the pump.",
         ),
     )
     line = LineSettings(baud=9_600, bauds=(1_200, 2_400, 4_800, 19_200, 38_400, 57_600, 115_200))
