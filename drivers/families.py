@@ -6,10 +6,12 @@ from drivers.alaris.session import AlarisFamily
 from drivers.dummy import DummyFamily
 from drivers.family import Family
 from drivers.sapphire.session import SapphireFamily
+from drivers.terumo.session import TerumoFamily
 
 _FAMILIES: dict[str, Family] = {
     "alaris": AlarisFamily(),
     "sapphire": SapphireFamily(),
+    "terumo": TerumoFamily(),
     "dummy": DummyFamily(),
 }
 

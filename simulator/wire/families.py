@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from simulator.wire import alaris, sapphire
+from simulator.wire import alaris, sapphire, terumo
 from simulator.wire.wire import WireFamily
 
 WIRES: dict[str, WireFamily] = {
     "alaris": alaris.FAMILY,
     "sapphire": sapphire.FAMILY,
+    "terumo": terumo.FAMILY,
 }
