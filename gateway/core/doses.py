@@ -467,13 +467,29 @@ class Doses:
                 self._join(number, due_utc_ms, since_due_ms, first_t_ms, t_ms)
                 return
         memory.next_number = max(1, number)
-        if due_utc_ms is not None and first_utc_ms >= due_utc_ms - window_ms + length_ms:
-            memory.next_number = number + 1  # it may have been given before anybody looked
+        if due_utc_ms is not None and self._may_have_been_given(first_utc_ms - due_utc_ms):
+            memory.next_number = number + 1
         while True:
             latest_utc_ms = self._case.latest_begin_utc_ms(memory.next_number)
             if latest_utc_ms is None or latest_utc_ms >= first_utc_ms:
                 break
             memory.next_number += 1
+
+    def _may_have_been_given(self, since_due_ms: int) -> bool:
+        """Whether an occurrence may have been given before anybody looked, so long after it was due.
+
+        It is not over before its phases are, even if it began as early as it may. As early as that only a
+        counter that shows its volume says so. While a counter shows less, it may still be begun for as long
+        as its window is open (section 1.1, rule 1); after that the counter may have been reset.
+        """
+        length_ms = self._case.course.length_ms
+        window_ms = self._case.limits.start_window_ms
+        if since_due_ms < length_ms - window_ms:
+            return False
+        counter_ml = self._case.memory.counter_ml
+        if counter_ml is None or counter_ml > self._volumes.most_ml:
+            return since_due_ms >= length_ms
+        return counter_ml >= self._case.least_whole_ml or since_due_ms >= max(length_ms, window_ms)
 
     def _join(self, number: int, due_utc_ms: int, since_due_ms: int, first_t_ms: int, t_ms: int) -> None:
         """Join an occurrence that was on when the pump was first heard (section 1.1, rule 5)."""

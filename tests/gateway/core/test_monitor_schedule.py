@@ -795,6 +795,21 @@ class TestJoiningLate:
         ward = live(EVERY_8H, "1:10 idle", until="8:10")
         must_be_told(ward, "")
 
+    @pytest.mark.parametrize("first_looked_at", ["0:00", "0:10", "0:50"])
+    @pytest.mark.parametrize(("hours", "counter"), [(0.5, ""), (1.0, "nocount")])
+    def test_a_pump_that_is_found_idle_while_the_window_is_open_may_still_begin(
+        self, first_looked_at: str, hours: float, counter: str
+    ) -> None:
+        prescription = continuous(100, hours, limits='start_window = "1h"', pump=PUMP)
+        found_idle = f"{first_looked_at} idle {counter}\n"
+        begun = live(prescription, f"{found_idle} 0:55 running rate=100 {counter}", until="1:20")
+        must_be_told(begun, "0:55 dose_started", info=True)
+        must_be_told(live(prescription, found_idle, until="1:10"), "1:00 not_started", within_s=0)
+
+    def test_a_counter_that_shows_the_volume_says_that_a_dose_was_given_early(self) -> None:
+        half_an_hour = continuous(100, 0.5, limits='start_window = "1h"', pump=PUMP)
+        must_be_told(live(half_an_hour, "0:05 idle counter=50", until="2:00"), "")
+
     def test_a_dose_that_cannot_have_been_given_yet_is_held_missing_at_the_first_reading(self) -> None:
         ward = live(continuous(10, 24, limits=LIMITS, pump=PUMP), "2:00 idle", until="2:10")
         must_be_told(ward, "2:00 not_started")
