@@ -106,7 +106,8 @@ class Volumes:
             may_be_reset=carry.stopped or carry.elapsed_ms > self._case.limits.no_data_after_ms,
             counter_ml=self._case.expected.counter_ml,
             counter_wrap_ml=self._case.expected.counter_wrap_ml,
-            highest_ml_h=self.highest_ml_h,
+            # a pump within its accuracy may count more than it is set to
+            highest_ml_h=max(self.highest_ml_h, self.allowed_ml_h),
             set_ml_h=max(memory.rate_ml_h or 0.0, reading.rate_ml_h or 0.0),
         )
         if delivered.fall is CounterFall.WRAPPED:

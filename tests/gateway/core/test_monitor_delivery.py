@@ -593,6 +593,27 @@ class TestCounter:
         assert ward.instant is not None
         assert ward.monitor.status(ward.instant).delivered_ml == pytest.approx(30, abs=0.1)
 
+    def test_a_pump_within_its_accuracy_may_have_wrapped_though_the_highest_rate_is_that_it_is_set_to(
+        self,
+    ) -> None:
+        ward = live(
+            continuous(
+                10,
+                24,
+                limits=LIMITS + "\nmax_rate_ml_h = 10",
+                pump=PUMP + "\ncounter_wrap_ml = 20\naccuracy_percent = 5",
+            ),
+            """
+            -0:10  idle
+             0:00  running  rate=10  flow=10.4
+             1:00  silence  rate=10  flow=10.4
+             1:55:23  silence  rate=10  flow=10.4  counter=0
+             2:30  running  rate=10  flow=10.4
+            """,
+            until="3:00",
+        )
+        must_be_told(ward, "0:00 dose_started\n1:04:57 no_data\n2:30 no_data end", info=True)
+
     def test_a_reset_while_the_pump_runs_is_unexplained(self) -> None:
         ward = live(
             A_DAY_AT_10,
