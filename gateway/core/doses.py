@@ -90,7 +90,9 @@ class Doses:
         """Begin, interrupt, resume or end."""
         memory = self._case.memory
         before = memory.doing
-        if memory.occurrence is not None and self._is_over_unseen(memory.occurrence, t_ms, elapsed_ms):
+        if memory.occurrence is not None and self._is_over_unseen(
+            memory.occurrence, reading, t_ms, elapsed_ms, delivered_ml
+        ):
             delivered_ml = self._end_unseen(memory.occurrence, reading, t_ms, delivered_ml)
             before = Doing.STILL
         doing = self._doing(reading)
@@ -132,8 +134,10 @@ class Doses:
                 # at 0 before and after: a second reset would not be seen
                 self._volumes.forgive_reset(occurrence)
             self._case.findings.absent(Kind.PAUSED_TOO_LONG, t_ms, "The pump delivers again.")
-        elif self._next_has_begun(occurrence, reading, t_ms):
-            self._go_over_to_next(occurrence, reading, t_ms)
+        else:
+            occurrence.counter_reset = False  # it fell while the pump ran: that says nothing of a later pause
+            if self._next_has_begun(occurrence, reading, t_ms):
+                self._go_over_to_next(occurrence, reading, t_ms)
 
     def _is_next(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether delivery after an interruption is the next occurrence already (section 1.1, rule 3)."""
@@ -356,7 +360,14 @@ class Doses:
         occurrence.end_readings = 0
         occurrence.counter_reset = False
 
-    def _is_over_unseen(self, occurrence: Occurrence, t_ms: int, elapsed_ms: int) -> bool:
+    def _is_over_unseen(
+        self,
+        occurrence: Occurrence,
+        reading: Reading,
+        t_ms: int,
+        elapsed_ms: int,
+        delivered_ml: float | None,
+    ) -> bool:
         """Whether it was over before this reading, in a silence into which the next one's time fell."""
         limits = self._case.limits
         if elapsed_ms <= limits.no_data_after_ms or self._case.open_number(t_ms) != occurrence.number + 1:
@@ -365,16 +376,40 @@ class Doses:
             next_due_t_ms = self._case.next_due_t_ms(occurrence)
             return next_due_t_ms is not None and next_due_t_ms <= t_ms
         has_gap = bool(self._case.course.gap_ms(occurrence.number))
+        if has_gap and delivered_ml is not None and self._stood(reading, elapsed_ms, delivered_ml):
+            return self._was_over_when_it_stood(occurrence, t_ms)
         tolerated_ml = self._case.course.volume_ml * limits.tolerance if has_gap else 0.0
         surplus_ml = occurrence.delivered_ml - self._case.course.volume_ml
         return self._case.volume_in() and surplus_ml > tolerated_ml + self._case.expected.counter_ml
+
+    def _stood(self, reading: Reading, elapsed_ms: int, delivered_ml: float) -> bool:
+        """Whether so little was counted over a silence that the pump stood for the greater part of it."""
+        rates = [rate for rate in (self._case.memory.rate_ml_h, reading.rate_ml_h) if rate]
+        course = self._case.course
+        rate_ml_h = min(rates, default=course.volume_ml / course.length_ms * MS_PER_HOUR)
+        return delivered_ml < rate_ml_h * elapsed_ms / MS_PER_HOUR / 2
+
+    def _was_over_when_it_stood(self, occurrence: Occurrence, t_ms: int) -> bool:
+        """What a pump that stood unseen has left behind (section 1.1, rules 3 and 4).
+
+        With its volume in, the dose is over. Without, it was interrupted: then it is over when the next is
+        due, or, if the counter was reset meanwhile, with delivery within the next one's start window.
+        """
+        due_t_ms = self._case.next_due_t_ms(occurrence)
+        if due_t_ms is None:
+            return False
+        window_ms = self._case.limits.start_window_ms
+        is_next = occurrence.counter_reset and abs(t_ms - due_t_ms) <= window_ms
+        return self._case.volume_in() or due_t_ms <= t_ms or is_next
 
     def _end_unseen(
         self, occurrence: Occurrence, reading: Reading, t_ms: int, delivered_ml: float | None
     ) -> float:
         """End what was over before this reading. What was counted since then, and is of the next one."""
         rest_ml = 0.0
-        if self._case.volume_in():
+        if occurrence.counter_reset and occurrence.interrupted_t_ms is None:
+            rest_ml = delivered_ml or 0.0  # what the counter shows since its reset is of the next one
+        elif self._case.volume_in():
             rest_ml = max(0.0, occurrence.delivered_ml - self._case.course.volume_ml)
         elif reading.state in DELIVERING_STATES:
             rest_ml = delivered_ml or 0.0

@@ -698,6 +698,30 @@ def test_after_a_counter_reset_delivery_in_the_next_window_is_the_next_dose() ->
     )
 
 
+def test_a_counter_that_fell_while_the_pump_ran_says_nothing_of_a_later_pause() -> None:
+    ward = live(
+        EVERY_2H,
+        """
+        -0:10  idle
+         0:55  running   rate=100
+         1:20  running   rate=100   counter=0
+         1:45  paused
+         1:50  running   rate=100
+         2:00  complete
+        """,
+        until="2:10",
+    )
+    must_be_told(
+        ward,
+        """
+        0:20  not_started
+        0:55  not_started end
+        1:20  counter_reset_unexplained
+        1:20  counter_reset_unexplained end
+        """,
+    )
+
+
 def test_a_single_interrupted_dose_is_over_a_day_after_its_last_delivery() -> None:
     ward = live(
         one_hour_at_100(),
@@ -904,6 +928,56 @@ class TestWhileNobodyLooked:
             3:00     dose_ended
             """,
             info=True,
+        )
+
+    @pytest.mark.parametrize("begun", ["8:00", "7:58", "7:45"])
+    def test_of_the_next_dose_it_takes_no_more_than_its_first_drop(self, begun: str) -> None:
+        ward = live(
+            EVERY_8H,
+            f"""
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  silence   rate=100
+             1:00  silence
+             {begun}  silence   rate=100
+             8:01  running   rate=100
+            """,
+            until="8:30",
+        )
+        must_be_told(
+            ward,
+            """
+            0:00     dose_started
+            0:34:57  no_data
+            8:01     no_data end
+            8:01     dose_ended
+            8:01     dose_started
+            """,
+            info=True,
+        )
+
+    def test_after_a_reset_in_silence_delivery_in_the_next_window_is_the_next_dose(self) -> None:
+        ward = live(
+            EVERY_8H,
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  silence   rate=100
+             1:00  silence
+             7:50  silence   rate=100  counter=0
+             7:55  running   rate=100
+             8:50  complete
+            """,
+            until="10:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:34:57  no_data
+            7:55     no_data end
+            7:55     stopped_early
+            7:55     stopped_early end
+            """,
         )
 
     def test_a_dose_that_ended_and_the_next_given_whole_in_silence_are_two_doses(self) -> None:
