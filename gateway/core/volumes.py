@@ -60,7 +60,7 @@ class Volumes:
         """The hard limit of rate, with the pump's accuracy; meaningless where there is none."""
         self.surplus_allowed_ml = self._surplus_allowed_ml()
         """How far the test of the hard limit of rate may go."""
-        self.most_ml = self._most_ml()
+        self.most_ml = self._most_ml(case.course.volume_ml)
         """What may be counted in a whole occurrence before it is more than tolerated."""
         if case.memory.day is None and case.limits.max_volume_ml is not None:
             case.memory.day = DayVolume([])
@@ -254,7 +254,9 @@ class Volumes:
             else:
                 high_ml = max(high_ml, max(rates) * elapsed_ms / MS_PER_HOUR)
             if titrated and not wrong:
-                ordered_ml = max(rates) * (now_ms - tau_ms) / MS_PER_HOUR
+                # after the phases' time nothing more is ordered, at whatever rate
+                length_ms = self._case.course.length_ms
+                ordered_ml = max(rates) * max(0.0, min(now_ms, length_ms) - tau_ms) / MS_PER_HOUR
         return low_ml, high_ml, ordered_ml
 
     def _test(self, occurrence: Occurrence, delivered_ml: float, t_ms: int, reading: Reading) -> None:
@@ -322,7 +324,7 @@ class Volumes:
         elif not occurrence.under.goes_on(bank.under_ml, thresholds, passed_ms):
             occurrence.under = None
             self._case.findings.absent(Kind.UNDER_INFUSION, t_ms, "Pump counted what was ordered again.")
-        whole_exceeded_by_ml = occurrence.delivered_ml - occurrence.untold_ml - self.most_ml
+        whole_exceeded_by_ml = occurrence.delivered_ml - occurrence.untold_ml - self.most_now_ml(occurrence)
         if occurrence.over is None:
             waits = self._case.memory.boluses.waiting_ml > 0
             surplus = None if waits else bank.too_much(thresholds)
@@ -347,9 +349,17 @@ class Volumes:
             if whole_exceeded_by_ml <= 0:
                 self._case.findings.absent(Kind.OVER_INFUSION, t_ms, "Pump counted what was ordered again.")
 
-    def _most_ml(self) -> float:
+    def most_now_ml(self, occurrence: Occurrence) -> float:
+        """What may be counted in the whole occurrence as it stands: its phases' volume, and what is tolerated.
+
+        With ``[titration]`` the set rate is what is expected (section 1): where that has made more, that.
+        """
+        if self._case.order.titration is None or occurrence.expected_ml <= self._case.course.volume_ml:
+            return self.most_ml
+        return self._most_ml(occurrence.expected_ml)
+
+    def _most_ml(self, volume_ml: float) -> float:
         pump = self._case.expected
-        volume_ml = self._case.course.volume_ml
         walk_ml = 4 * sqrt(STROKE_VARIANCE * pump.stroke_ml * volume_ml)
         return volume_ml * (1 + self._case.limits.tolerance) + pump.counter_ml + pump.ripple_ml + walk_ml
 

@@ -273,6 +273,32 @@ class TestTitration:
         assert status.expected_ml == pytest.approx(10 + 14 + 36, abs=0.2)
         assert status.delivered_ml == pytest.approx(10 + 14 + 36, abs=0.2)
 
+    @pytest.mark.parametrize(
+        ("until", "told"),
+        [
+            ("3:00", ""),
+            # by the set rate 55 mL belong into the three hours of the phases, and not what comes after them
+            ("3:25", "3:16:30 over_infusion\n3:25 over_infusion end"),
+        ],
+    )
+    def test_what_a_higher_set_rate_gives_in_the_time_of_the_phases_is_not_too_much(
+        self, until: str, told: str
+    ) -> None:
+        ward = live(
+            order(
+                phases='[[schedule.phase]]\nduration = "3h"\nrate_ml_h = 10\n',
+                tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}\n[titration]\nmin_ml_h = 5\nmax_ml_h = 20\n",
+            ),
+            f"""
+            -0:10  idle
+             0:00  running  rate=10
+             0:30  running  rate=20
+             {until}  complete
+            """,
+            until="3:40",
+        )
+        must_be_told(ward, told, within_s=40)
+
     def test_the_steps_and_ramps_of_the_phases_are_no_titration_and_take_no_time_from_one(self) -> None:
         steps_and_ramp = order(
             phases='[[schedule.phase]]\nduration = "1h"\nrate_ml_h = 20\n'
