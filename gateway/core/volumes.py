@@ -350,7 +350,7 @@ class Volumes:
                 self._case.findings.absent(Kind.OVER_INFUSION, t_ms, "Pump counted what was ordered again.")
 
     def most_now_ml(self, occurrence: Occurrence) -> float:
-        """What may be counted in the whole occurrence as it stands: its phases' volume, and what is tolerated.
+        """What may be counted in the whole occurrence as it stands: the phases' volume and what is tolerated.
 
         With ``[titration]`` the set rate is what is expected (section 1): where that has made more, that.
         """
