@@ -223,8 +223,11 @@ class Doses:
         volume_in = self._case.volume_in()
         ordered = assess.volume(self._case.course.volume_ml)
         if occurrence.counter_seen:
-            given_ml = occurrence.delivered_ml
-            counted = f"pump counted {assess.volume(given_ml)} of {ordered}"
+            unshown_ml = occurrence.unshown_ml
+            given_ml = occurrence.delivered_ml + unshown_ml
+            counted = f"pump counted {assess.volume(occurrence.delivered_ml)} of {ordered}"
+            if unshown_ml > self._case.expected.counter_ml:
+                counted += f", and then ran long enough for {assess.volume(unshown_ml)} and showed no counter"
         else:
             given_ml = occurrence.expected_ml
             counted = (

@@ -175,6 +175,7 @@ class Volumes:
             occurrence.tau_ms = tau_ms + passed_ms
             low_ml, high_ml, ordered_ml = self._prescribed_ml(occurrence, tau_ms, elapsed_ms, reading, steady)
             occurrence.expected_ml += ordered_ml
+            occurrence.unshown_ml += ordered_ml
             occurrence.last_delivery_t_ms = t_ms
             carry.low_ml += low_ml
             carry.high_ml += high_ml
@@ -270,6 +271,7 @@ class Volumes:
             low_ml, high_ml = min(low_ml, delivered_ml), max(high_ml, delivered_ml)
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
+        occurrence.unshown_ml = 0.0
         self._missing_ml = low_ml - delivered_ml
         if delivered_ml > 0:
             occurrence.uncounted_ml = 0.0

@@ -1083,6 +1083,25 @@ def test_a_pump_that_shows_no_counter_is_judged_by_the_time_for_which_it_ran() -
     assert {one.delivered_ml for one in ward.findings} == {None}
 
 
+@pytest.mark.parametrize(
+    ("ends", "told"), [("1:00", ""), ("0:40", "0:40 stopped_early\n0:40 stopped_early end")]
+)
+def test_from_when_on_a_pump_no_longer_shows_its_counter_it_is_judged_by_the_time_for_which_it_ran(
+    ends: str, told: str
+) -> None:
+    ward = live(
+        one_hour_at_100(),
+        f"""
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  running   rate=100  nocount
+         {ends}  idle      nocount
+        """,
+        until="2:00",
+    )
+    must_be_told(ward, told)
+
+
 def test_keep_vein_open_after_a_dose_that_stopped_early_counts_from_its_own_end() -> None:
     ward = live(
         order(
