@@ -221,18 +221,13 @@ class Doses:
         occurrence = memory.occurrence
         assert occurrence is not None, "only what has begun can end"
         volume_in = self._case.volume_in()
-        ordered = assess.volume(self._case.course.volume_ml)
+        counted = self._case.counted_words(occurrence)
+        given_ml = occurrence.expected_ml
         if occurrence.counter_seen:
             unshown_ml = occurrence.unshown_ml
             given_ml = occurrence.delivered_ml + unshown_ml
-            counted = f"pump counted {assess.volume(occurrence.delivered_ml)} of {ordered}"
             if unshown_ml > self._case.expected.counter_ml:
                 counted += f", and then ran long enough for {assess.volume(unshown_ml)} and showed no counter"
-        else:
-            given_ml = occurrence.expected_ml
-            counted = (
-                f"the pump shows no counter, and ran long enough for {assess.volume(given_ml)} of {ordered}"
-            )
         if volume_in:
             self._case.findings.present(Kind.DOSE_ENDED, t_ms, f"Dose ended: {counted}.")
         else:

@@ -238,8 +238,7 @@ class Timers:
         self._case.findings.present(
             Kind.PAUSED_TOO_LONG,
             t_ms,
-            f"Delivery has been interrupted {lasted}: pump counted {assess.volume(occurrence.delivered_ml)}"
-            f" of {assess.volume(self._case.course.volume_ml)}.",
+            f"Delivery has been interrupted {lasted}: {self._case.counted_words(occurrence)}.",
             since_t_ms=began_t_ms,
         )
         self._disturbances.stop_not_allowed(began_t_ms, t_ms)

@@ -1083,6 +1083,26 @@ def test_a_pump_that_shows_no_counter_is_judged_by_the_time_for_which_it_ran() -
     assert {one.delivered_ml for one in ward.findings} == {None}
 
 
+def test_of_a_pump_that_shows_no_counter_no_volume_is_said_to_be_counted() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle      nocount
+         0:00  running   rate=100  nocount
+         0:30  paused    nocount
+         0:45  running   rate=100  nocount
+         1:30  complete  nocount
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        "0:40 paused_too_long\n0:45 paused_too_long end\n1:25 not_ended\n1:30 not_ended end",
+        within_s=20,
+    )
+    assert all("shows no counter" in one.finding.message for one in ward.started[1:])
+
+
 @pytest.mark.parametrize(
     ("ends", "told"), [("1:00", ""), ("0:40", "0:40 stopped_early\n0:40 stopped_early end")]
 )
