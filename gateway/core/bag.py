@@ -64,13 +64,11 @@ class BagWatch:
         words = self._why_too_soon(occurrence, reading)
         if words is not None:
             self._case.findings.present(Kind.BAG_EMPTY_SOON, t_ms, words)
-        else:
+        elif not hung.ran_empty:  # what was told of a bag that is empty now ends with a new one (section 3)
             self._case.findings.absent(
                 Kind.BAG_EMPTY_SOON,
                 t_ms,
-                "The bag is empty now."
-                if hung.ran_empty
-                else "By the pump's count the bag holds enough for the rest of the dose.",
+                "By the pump's count the bag holds enough for the rest of the dose.",
             )
 
     def empty_in_ms(self) -> int | None:
