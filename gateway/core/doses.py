@@ -468,11 +468,23 @@ class Doses:
         self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
 
     def _miss_before(self, begun_t_ms: int, t_ms: int) -> None:
-        """Occurrences that could not be begun any more when this delivery began were missed."""
+        """Occurrences that could not be begun any more when this delivery began were missed.
+
+        Where one follows the other without a gap, delivery that begins with the poll in which the next is due
+        is the next (section 1, ``give_within``: until the next is due).
+        """
+        seen_t_ms = t_ms if t_ms - begun_t_ms <= self._case.poll_ms else begun_t_ms
         begun_utc_ms = self._case.schedule_utc_ms(begun_t_ms)
-        while self._case.memory.next_number is not None and begun_utc_ms is not None:
-            latest_utc_ms = self._case.latest_begin_utc_ms(self._case.memory.next_number)
-            if latest_utc_ms is None or latest_utc_ms >= begun_utc_ms:
+        seen_utc_ms = self._case.schedule_utc_ms(seen_t_ms)
+        while True:
+            number = self._case.memory.next_number
+            if number is None or begun_utc_ms is None or seen_utc_ms is None:
+                return
+            latest_utc_ms = self._case.latest_begin_utc_ms(number)
+            if latest_utc_ms is None:
+                return
+            next_is_due = latest_utc_ms <= seen_utc_ms and latest_utc_ms == self._case.due_utc_ms(number + 1)
+            if latest_utc_ms >= begun_utc_ms and not next_is_due:
                 return
             self.miss(t_ms)
 

@@ -492,6 +492,33 @@ def test_doses_that_follow_without_a_gap_leave_time_for_the_change_of_bag() -> N
     must_be_told(ward, "")
 
 
+@pytest.mark.parametrize("phase_s", [0, 2, 4])
+def test_without_a_gap_delivery_that_begins_when_the_next_is_due_is_the_next_and_the_one_before_was_missed(
+    phase_s: int,
+) -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+        -0:10  idle
+         0:00  running   rate=10
+         2:00  complete
+         4:00  running   rate=10
+         6:00  complete
+        """,
+        until="8:00",
+        phase_s=phase_s,
+    )
+    must_be_told(
+        ward,
+        """
+        2:20  not_started
+        4:00  not_started end
+        4:00  dose_missed
+        4:00  dose_missed end
+        """,
+    )
+
+
 def test_doses_that_follow_without_a_gap_may_run_without_a_stop() -> None:
     ward = live(
         DAY_AFTER_DAY,
