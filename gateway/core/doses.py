@@ -144,9 +144,12 @@ class Doses:
         due_t_ms = self._case.next_due_t_ms(occurrence)
         if due_t_ms is None or abs(t_ms - due_t_ms) > self._case.limits.start_window_ms:
             return False
+        return occurrence.counter_reset or self._is_programmed_anew(reading)
+
+    def _is_programmed_anew(self, reading: Reading) -> bool:
+        """Whether the pump has the whole volume before it."""
         whole_ml = self._case.course.volume_ml - self._case.expected.counter_ml
-        programmed_anew = reading.vtbi_ml is not None and reading.vtbi_ml >= whole_ml
-        return occurrence.counter_reset or programmed_anew
+        return reading.vtbi_ml is not None and reading.vtbi_ml >= whole_ml
 
     def _next_has_begun(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether the next occurrence has begun without a stop: there is no gap between them.
@@ -253,7 +256,7 @@ class Doses:
         """The pump delivers and no occurrence is on: one begins, or nothing of the kind is due."""
         memory = self._case.memory
         left_off, memory.left_off = memory.left_off, None
-        if left_off is not None and self._may_go_on(left_off, t_ms):
+        if left_off is not None and self._may_go_on(left_off, reading, t_ms):
             self._go_on(left_off, t_ms, delivered_ml)
             return
         if memory.run is None:
@@ -339,11 +342,31 @@ class Doses:
             counted_t_ms=t_ms,
         )
 
-    def _may_go_on(self, occurrence: Occurrence, t_ms: int) -> bool:
+    def _may_go_on(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether it is not over yet: the next one's window is not open (section 1.1, rule 3)."""
-        if self._case.course.due_utc_ms(occurrence.number + 1) is not None:
-            return self._case.open_number(t_ms) is None
-        return t_ms - occurrence.last_delivery_t_ms < MS_PER_DAY
+        if self._case.course.due_utc_ms(occurrence.number + 1) is None:
+            return t_ms - occurrence.last_delivery_t_ms < MS_PER_DAY
+        if self._case.open_number(t_ms) is None:
+            return True
+        return self._is_rest(occurrence, reading, t_ms)
+
+    def _is_rest(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
+        """Whether, where the next follows without a gap, delivery after a pause is the rest of the last.
+
+        The next is due when this one ends, and may begin ``start_window`` earlier (section 1). While more is
+        left than that, and nothing tells of a new bag or program, it is not the next.
+        """
+        memory = self._case.memory
+        left_ms = self._case.course.length_ms - occurrence.tau_ms
+        return (
+            self._case.course.gap_ms(occurrence.number) == 0
+            and memory.last_volume_in
+            and memory.last_end_t_ms is not None
+            and self._case.limits.start_window_ms < left_ms
+            and t_ms - memory.last_end_t_ms < left_ms
+            and not occurrence.counter_reset
+            and not self._is_programmed_anew(reading)
+        )
 
     def _go_on(self, occurrence: Occurrence, t_ms: int, delivered_ml: float | None) -> None:
         """It is still the same: a new bag was hung in place of the empty one, or the end was a pause."""
@@ -351,6 +374,7 @@ class Doses:
         memory.occurrence = occurrence
         memory.run = None
         self._case.findings.retract(Kind.STOPPED_EARLY, t_ms, "The dose goes on.")
+        self._case.findings.absent(Kind.NOT_STARTED, t_ms, "The dose before goes on.")
         occurrence.delivered_ml += delivered_ml or 0.0
         if occurrence.interrupted_t_ms is not None:
             occurrence.interrupted_before_ms += t_ms - occurrence.interrupted_t_ms

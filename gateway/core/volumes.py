@@ -113,6 +113,8 @@ class Volumes:
         if delivered.fall is CounterFall.WRAPPED:
             return delivered.volume_ml
         carry.fell = True
+        if memory.left_off is not None:
+            memory.left_off.counter_reset = True
         occurrence = memory.occurrence
         if occurrence is not None:
             occurrence.counter_reset = True

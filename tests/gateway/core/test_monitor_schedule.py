@@ -519,6 +519,36 @@ def test_without_a_gap_delivery_that_begins_when_the_next_is_due_is_the_next_and
     )
 
 
+@pytest.mark.parametrize(
+    ("paused", "resumed", "told"),
+    [
+        # half an hour is left, and the next may begin twenty minutes before this one would end
+        ("5:30", "rate=10", ""),
+        ("5:30", "rate=10 counter=0", "5:50 counter_reset\n5:50 dose_started"),
+        ("5:30", "rate=10 vtbi=60", "5:50 dose_started"),
+        ("5:45", "rate=10", "5:50 dose_started"),
+    ],
+)
+def test_without_a_gap_a_pause_when_little_is_left_is_followed_by_the_rest_unless_it_was_for_the_next_bag(
+    paused: str, resumed: str, told: str
+) -> None:
+    ward = live(
+        order(
+            head='every = "6h"\ntimes = 3\n',
+            phases='[[schedule.phase]]\nduration = "6h"\nrate_ml_h = 10\n',
+            tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+        ),
+        f"""
+        -0:10  idle
+         0:00  running   rate=10
+        {paused}  paused
+         5:50  running   {resumed}
+        """,
+        until="6:00",
+    )
+    must_be_told(ward, f"0:00 dose_started\n{paused} dose_ended\n{told}", info=True)
+
+
 def test_doses_that_follow_without_a_gap_may_run_without_a_stop() -> None:
     ward = live(
         DAY_AFTER_DAY,
