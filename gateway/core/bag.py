@@ -7,7 +7,7 @@ rule 7). A bag that runs empty when the volume counts as in (rule 4) is as it sh
 
 from __future__ import annotations
 
-from math import inf
+from math import floor, inf
 
 from alerts.condition import Kind
 from drivers.reading import PumpAlarm, PumpState, Reading
@@ -64,13 +64,11 @@ class BagWatch:
         words = self._why_too_soon(occurrence, reading)
         if words is not None:
             self._case.findings.present(Kind.BAG_EMPTY_SOON, t_ms, words)
-        else:
+        elif not hung.ran_empty:  # what was told of a bag that is empty now ends with a new one (section 3)
             self._case.findings.absent(
                 Kind.BAG_EMPTY_SOON,
                 t_ms,
-                "The bag is empty now."
-                if hung.ran_empty
-                else "By the pump's count the bag holds enough for the rest of the dose.",
+                "By the pump's count the bag holds enough for the rest of the dose.",
             )
 
     def empty_in_ms(self) -> int | None:
@@ -140,8 +138,11 @@ class BagWatch:
                 hung.look_again_tau_ms = occurrence.tau_ms + early_ms
                 hung.look_again_ml = hung.taken_ml + left_ml * early_ms / lasts_ms
             else:
-                # only a bolus, priming or keep-vein-open can make it short
-                hung.look_again_ml = hung.taken_ml + _LOOK_AGAIN_SHARE * self._bag.volume_ml
+                # only a bolus, priming or keep-vein-open can make it short; between two counts, where it is
+                # the same however the counts were added up
+                count_ml = self._case.expected.counter_ml
+                counts = floor(_LOOK_AGAIN_SHARE * self._bag.volume_ml / count_ml) + 0.5
+                hung.look_again_ml = hung.taken_ml + counts * count_ml
         if hung.near_empty and (short or not self._is_nearly_over(left_ml)):
             return f"The pump reports that its bag or syringe is nearly empty, and {to_come}."
         return None

@@ -137,6 +137,14 @@ class Case:
         begins = not follows and self.window_is_open(number, t_ms)
         return not begins and self.schedule.between_ml_h == 0
 
+    def counted_words(self, occurrence: Occurrence) -> str:
+        """What the pump says of how much was given, for messages."""
+        ordered = assess.volume(self.course.volume_ml)
+        if not occurrence.counter_seen:
+            ran_for = assess.volume(occurrence.expected_ml)
+            return f"the pump shows no counter, and ran long enough for {ran_for} of {ordered}"
+        return f"pump counted {assess.volume(occurrence.delivered_ml)} of {ordered}"
+
     def one_count_ms(self, volume_ml: float) -> float:
         """How long one count takes around this volume: so well the counter tells the time."""
         course = self.course

@@ -87,7 +87,9 @@ class Doses:
         """Begin, interrupt, resume or end."""
         memory = self._case.memory
         before = memory.doing
-        if memory.occurrence is not None and self._is_over_unseen(memory.occurrence, t_ms, elapsed_ms):
+        if memory.occurrence is not None and self._is_over_unseen(
+            memory.occurrence, reading, t_ms, elapsed_ms, delivered_ml
+        ):
             delivered_ml = self._end_unseen(memory.occurrence, reading, t_ms, delivered_ml)
             before = Doing.STILL
         doing = self._doing(reading)
@@ -129,17 +131,22 @@ class Doses:
                 # at 0 before and after: a second reset would not be seen
                 self._volumes.forgive_reset(occurrence)
             self._case.findings.absent(Kind.PAUSED_TOO_LONG, t_ms, "The pump delivers again.")
-        elif self._next_has_begun(occurrence, reading, t_ms):
-            self._go_over_to_next(occurrence, reading, t_ms)
+        else:
+            occurrence.counter_reset = False  # it fell while the pump ran: that says nothing of a later pause
+            if self._next_has_begun(occurrence, reading, t_ms):
+                self._go_over_to_next(occurrence, reading, t_ms)
 
     def _is_next(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether delivery after an interruption is the next occurrence already (section 1.1, rule 3)."""
         due_t_ms = self._case.next_due_t_ms(occurrence)
         if due_t_ms is None or abs(t_ms - due_t_ms) > self._case.limits.start_window_ms:
             return False
+        return occurrence.counter_reset or self._is_programmed_anew(reading)
+
+    def _is_programmed_anew(self, reading: Reading) -> bool:
+        """Whether the pump has the whole volume before it."""
         whole_ml = self._case.course.volume_ml - self._case.expected.counter_ml
-        programmed_anew = reading.vtbi_ml is not None and reading.vtbi_ml >= whole_ml
-        return occurrence.counter_reset or programmed_anew
+        return reading.vtbi_ml is not None and reading.vtbi_ml >= whole_ml
 
     def _next_has_begun(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether the next occurrence has begun without a stop: there is no gap between them.
@@ -214,15 +221,13 @@ class Doses:
         occurrence = memory.occurrence
         assert occurrence is not None, "only what has begun can end"
         volume_in = self._case.volume_in()
-        ordered = assess.volume(self._case.course.volume_ml)
+        counted = self._case.counted_words(occurrence)
+        given_ml = occurrence.expected_ml
         if occurrence.counter_seen:
-            given_ml = occurrence.delivered_ml
-            counted = f"pump counted {assess.volume(given_ml)} of {ordered}"
-        else:
-            given_ml = occurrence.expected_ml
-            counted = (
-                f"the pump shows no counter, and ran long enough for {assess.volume(given_ml)} of {ordered}"
-            )
+            unshown_ml = occurrence.unshown_ml
+            given_ml = occurrence.delivered_ml + unshown_ml
+            if unshown_ml > self._case.expected.counter_ml:
+                counted += f", and then ran long enough for {assess.volume(unshown_ml)} and showed no counter"
         if volume_in:
             self._case.findings.present(Kind.DOSE_ENDED, t_ms, f"Dose ended: {counted}.")
         else:
@@ -249,7 +254,7 @@ class Doses:
         """The pump delivers and no occurrence is on: one begins, or nothing of the kind is due."""
         memory = self._case.memory
         left_off, memory.left_off = memory.left_off, None
-        if left_off is not None and self._may_go_on(left_off, t_ms):
+        if left_off is not None and self._may_go_on(left_off, reading, t_ms):
             self._go_on(left_off, t_ms, delivered_ml)
             return
         if memory.run is None:
@@ -335,11 +340,31 @@ class Doses:
             counted_t_ms=t_ms,
         )
 
-    def _may_go_on(self, occurrence: Occurrence, t_ms: int) -> bool:
+    def _may_go_on(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
         """Whether it is not over yet: the next one's window is not open (section 1.1, rule 3)."""
-        if self._case.course.due_utc_ms(occurrence.number + 1) is not None:
-            return self._case.open_number(t_ms) is None
-        return t_ms - occurrence.last_delivery_t_ms < MS_PER_DAY
+        if self._case.course.due_utc_ms(occurrence.number + 1) is None:
+            return t_ms - occurrence.last_delivery_t_ms < MS_PER_DAY
+        if self._case.open_number(t_ms) is None:
+            return True
+        return self._is_rest(occurrence, reading, t_ms)
+
+    def _is_rest(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> bool:
+        """Whether, where the next follows without a gap, delivery after a pause is the rest of the last.
+
+        The next is due when this one ends, and may begin ``start_window`` earlier (section 1). While more is
+        left than that, and nothing tells of a new bag or program, it is not the next.
+        """
+        memory = self._case.memory
+        left_ms = self._case.course.length_ms - occurrence.tau_ms
+        return (
+            self._case.course.gap_ms(occurrence.number) == 0
+            and memory.last_volume_in
+            and memory.last_end_t_ms is not None
+            and self._case.limits.start_window_ms < left_ms
+            and t_ms - memory.last_end_t_ms < left_ms
+            and not occurrence.counter_reset
+            and not self._is_programmed_anew(reading)
+        )
 
     def _go_on(self, occurrence: Occurrence, t_ms: int, delivered_ml: float | None) -> None:
         """It is still the same: a new bag was hung in place of the empty one, or the end was a pause."""
@@ -347,6 +372,7 @@ class Doses:
         memory.occurrence = occurrence
         memory.run = None
         self._case.findings.retract(Kind.STOPPED_EARLY, t_ms, "The dose goes on.")
+        self._case.findings.absent(Kind.NOT_STARTED, t_ms, "The dose before goes on.")
         occurrence.delivered_ml += delivered_ml or 0.0
         if occurrence.interrupted_t_ms is not None:
             occurrence.interrupted_before_ms += t_ms - occurrence.interrupted_t_ms
@@ -354,7 +380,14 @@ class Doses:
         occurrence.end_readings = 0
         occurrence.counter_reset = False
 
-    def _is_over_unseen(self, occurrence: Occurrence, t_ms: int, elapsed_ms: int) -> bool:
+    def _is_over_unseen(
+        self,
+        occurrence: Occurrence,
+        reading: Reading,
+        t_ms: int,
+        elapsed_ms: int,
+        delivered_ml: float | None,
+    ) -> bool:
         """Whether it was over before this reading, in a silence into which the next one's time fell."""
         limits = self._case.limits
         if elapsed_ms <= limits.no_data_after_ms or self._case.open_number(t_ms) != occurrence.number + 1:
@@ -363,16 +396,40 @@ class Doses:
             next_due_t_ms = self._case.next_due_t_ms(occurrence)
             return next_due_t_ms is not None and next_due_t_ms <= t_ms
         has_gap = bool(self._case.course.gap_ms(occurrence.number))
+        if has_gap and delivered_ml is not None and self._stood(reading, elapsed_ms, delivered_ml):
+            return self._was_over_when_it_stood(occurrence, t_ms)
         tolerated_ml = self._case.course.volume_ml * limits.tolerance if has_gap else 0.0
         surplus_ml = occurrence.delivered_ml - self._case.course.volume_ml
         return self._case.volume_in() and surplus_ml > tolerated_ml + self._case.expected.counter_ml
+
+    def _stood(self, reading: Reading, elapsed_ms: int, delivered_ml: float) -> bool:
+        """Whether so little was counted over a silence that the pump stood for the greater part of it."""
+        rates = [rate for rate in (self._case.memory.rate_ml_h, reading.rate_ml_h) if rate]
+        course = self._case.course
+        rate_ml_h = min(rates, default=course.volume_ml / course.length_ms * MS_PER_HOUR)
+        return delivered_ml < rate_ml_h * elapsed_ms / MS_PER_HOUR / 2
+
+    def _was_over_when_it_stood(self, occurrence: Occurrence, t_ms: int) -> bool:
+        """What a pump that stood unseen has left behind (section 1.1, rules 3 and 4).
+
+        With its volume in, the dose is over. Without, it was interrupted: then it is over when the next is
+        due, or, if the counter was reset meanwhile, with delivery within the next one's start window.
+        """
+        due_t_ms = self._case.next_due_t_ms(occurrence)
+        if due_t_ms is None:
+            return False
+        window_ms = self._case.limits.start_window_ms
+        is_next = occurrence.counter_reset and abs(t_ms - due_t_ms) <= window_ms
+        return self._case.volume_in() or due_t_ms <= t_ms or is_next
 
     def _end_unseen(
         self, occurrence: Occurrence, reading: Reading, t_ms: int, delivered_ml: float | None
     ) -> float:
         """End what was over before this reading. What was counted since then, and is of the next one."""
         rest_ml = 0.0
-        if self._case.volume_in():
+        if occurrence.counter_reset and occurrence.interrupted_t_ms is None:
+            rest_ml = delivered_ml or 0.0  # what the counter shows since its reset is of the next one
+        elif self._case.volume_in():
             rest_ml = max(0.0, occurrence.delivered_ml - self._case.course.volume_ml)
         elif reading.state in DELIVERING_STATES:
             rest_ml = delivered_ml or 0.0
@@ -433,11 +490,23 @@ class Doses:
         self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
 
     def _miss_before(self, begun_t_ms: int, t_ms: int) -> None:
-        """Occurrences that could not be begun any more when this delivery began were missed."""
+        """Occurrences that could not be begun any more when this delivery began were missed.
+
+        Where one follows the other without a gap, delivery that begins with the poll in which the next is due
+        is the next (section 1, ``give_within``: until the next is due).
+        """
+        seen_t_ms = t_ms if t_ms - begun_t_ms <= self._case.poll_ms else begun_t_ms
         begun_utc_ms = self._case.schedule_utc_ms(begun_t_ms)
-        while self._case.memory.next_number is not None and begun_utc_ms is not None:
-            latest_utc_ms = self._case.latest_begin_utc_ms(self._case.memory.next_number)
-            if latest_utc_ms is None or latest_utc_ms >= begun_utc_ms:
+        seen_utc_ms = self._case.schedule_utc_ms(seen_t_ms)
+        while True:
+            number = self._case.memory.next_number
+            if number is None or begun_utc_ms is None or seen_utc_ms is None:
+                return
+            latest_utc_ms = self._case.latest_begin_utc_ms(number)
+            if latest_utc_ms is None:
+                return
+            next_is_due = latest_utc_ms <= seen_utc_ms and latest_utc_ms == self._case.due_utc_ms(number + 1)
+            if latest_utc_ms >= begun_utc_ms and not next_is_due:
                 return
             self.miss(t_ms)
 
@@ -465,13 +534,29 @@ class Doses:
                 self._join(number, due_utc_ms, since_due_ms, first_t_ms, t_ms)
                 return
         memory.next_number = max(1, number)
-        if due_utc_ms is not None and first_utc_ms >= due_utc_ms - window_ms + length_ms:
-            memory.next_number = number + 1  # it may have been given before anybody looked
+        if due_utc_ms is not None and self._may_have_been_given(first_utc_ms - due_utc_ms):
+            memory.next_number = number + 1
         while True:
             latest_utc_ms = self._case.latest_begin_utc_ms(memory.next_number)
             if latest_utc_ms is None or latest_utc_ms >= first_utc_ms:
                 break
             memory.next_number += 1
+
+    def _may_have_been_given(self, since_due_ms: int) -> bool:
+        """Whether an occurrence may have been given before anybody looked, so long after it was due.
+
+        It is not over before its phases are, even if it began as early as it may. As early as that only a
+        counter that shows its volume says so. While a counter shows less, it may still be begun for as long
+        as its window is open (section 1.1, rule 1); after that the counter may have been reset.
+        """
+        length_ms = self._case.course.length_ms
+        window_ms = self._case.limits.start_window_ms
+        if since_due_ms < length_ms - window_ms:
+            return False
+        counter_ml = self._case.memory.counter_ml
+        if counter_ml is None or counter_ml > self._volumes.most_ml:
+            return since_due_ms >= length_ms
+        return counter_ml >= self._case.least_whole_ml or since_due_ms >= max(length_ms, window_ms)
 
     def _join(self, number: int, due_utc_ms: int, since_due_ms: int, first_t_ms: int, t_ms: int) -> None:
         """Join an occurrence that was on when the pump was first heard (section 1.1, rule 5)."""

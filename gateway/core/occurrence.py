@@ -24,6 +24,8 @@ class Occurrence(Struct, kw_only=True):
     """As the pump counted, boluses apart."""
     counter_seen: bool = False
     """The pump has shown its counter. Without, only the time for which it delivered is known."""
+    unshown_ml: float = 0.0
+    """Expected since the pump last showed its counter: of that only the time for which it ran is known."""
     untold_ml: float = 0.0
     """What of it may be boluses that cannot be told from the phases' counts."""
     joined_at_ml: float = 0.0
@@ -63,7 +65,9 @@ def volume_is_in(occurrence: Occurrence, prescription: Prescription, course: Cou
     """
     if course.volume_ml == 0:  # there is nothing but boluses: only its time can be over
         return occurrence.tau_ms >= course.length_ms * (1 - prescription.limits.tolerance)
-    given_ml = occurrence.delivered_ml if occurrence.counter_seen else occurrence.expected_ml
+    given_ml = occurrence.delivered_ml + occurrence.unshown_ml
+    if not occurrence.counter_seen:
+        given_ml = occurrence.expected_ml
     if occurrence.untold_ml > 0:
         given_ml = min(given_ml, occurrence.expected_ml)
     if given_ml < _tolerated_ml(prescription, course) - 1e-9:

@@ -165,7 +165,7 @@ class Quiet:
             ordered_ml_h=ordered_ml_h,
             tau_until_ms=min(tau_until_ms, bag.look_again_tau_ms),
             delivered_until_ml=min(
-                self._volumes.most_ml + occurrence.untold_ml,
+                self._volumes.most_now_ml(occurrence) + occurrence.untold_ml,
                 occurrence.delivered_ml + bag.look_again_ml - bag.taken_ml,
             ),
             uncounted_until_ml=self._volumes.standstill_ml(thresholds),

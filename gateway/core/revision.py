@@ -149,6 +149,7 @@ def _join(occurrence: Occurrence, place: _Place, new: Case, t_ms: int) -> None:
     occurrence.expected_ml = occurrence.delivered_ml = occurrence.joined_at_ml = joined_ml
     occurrence.bank = Bank.fresh(Mark(t_ms, place.tau_ms, joined_ml, joined_ml))
     occurrence.suspected = None
+    occurrence.unshown_ml = 0.0
     if not new.findings.is_present(Kind.NO_DELIVERY):
         occurrence.uncounted_ml = 0.0
     if occurrence.over is None and new.findings.is_present(Kind.OVER_INFUSION):

@@ -185,11 +185,20 @@ class Timers:
         silent_t_ms = heard_t_ms + self._case.limits.no_data_after_ms
         if memory.occurrence is not None or memory.doing in (Doing.DELIVERING, Doing.KVO):
             return silent_t_ms, self._no_data
-        between = memory.last_begin_t_ms is not None and self._case.schedule.between_ml_h > 0
-        if between and self._case.another_is_to_come():
+        if self._is_between_two() and self._case.schedule.between_ml_h > 0:
             return silent_t_ms, self._no_data
+        if self._case.order.demand is not None and self._case.schedule.as_needed:
+            start_t_ms = self._case.t_ms_at(self._case.schedule.start_utc_ms)
+            if start_t_ms is not None and self._case.another_is_to_come():
+                return max(silent_t_ms, start_t_ms), self._no_data
         due_t_ms = self._case.expected_from_t_ms()
         return None if due_t_ms is None else (max(silent_t_ms, due_t_ms), self._no_data)
+
+    def _is_between_two(self) -> bool:
+        """Whether one occurrence has begun or was missed, and another is to come."""
+        memory = self._case.memory
+        one_was = memory.last_begin_t_ms is not None or (memory.next_number or 0) > 1
+        return one_was and self._case.another_is_to_come()
 
     def _no_data(self, t_ms: int) -> None:
         heard_t_ms = self._case.memory.seen_t_ms
@@ -229,8 +238,7 @@ class Timers:
         self._case.findings.present(
             Kind.PAUSED_TOO_LONG,
             t_ms,
-            f"Delivery has been interrupted {lasted}: pump counted {assess.volume(occurrence.delivered_ml)}"
-            f" of {assess.volume(self._case.course.volume_ml)}.",
+            f"Delivery has been interrupted {lasted}: {self._case.counted_words(occurrence)}.",
             since_t_ms=began_t_ms,
         )
         self._disturbances.stop_not_allowed(began_t_ms, t_ms)

@@ -66,7 +66,7 @@ class Volumes:
         between_counts_ml = self.surplus_allowed_ml - case.expected.counter_ml
         self._surplus_kept_ml = max(0.0, min(self.surplus_allowed_ml / 2, between_counts_ml))
         """How far it must come back until the limit is kept again: further than between two counts."""
-        self.most_ml = self._most_ml()
+        self.most_ml = self._most_ml(case.course.volume_ml)
         """What may be counted in a whole occurrence before it is more than tolerated."""
         if case.memory.day is None and case.limits.max_volume_ml is not None:
             case.memory.day = DayVolume([])
@@ -112,12 +112,15 @@ class Volumes:
             may_be_reset=carry.stopped or carry.elapsed_ms > self._case.limits.no_data_after_ms,
             counter_ml=self._case.expected.counter_ml,
             counter_wrap_ml=self._case.expected.counter_wrap_ml,
-            highest_ml_h=self.highest_ml_h,
+            # a pump within its accuracy may count more than it is set to
+            highest_ml_h=max(self.highest_ml_h, self.allowed_ml_h),
             set_ml_h=max(memory.rate_ml_h or 0.0, reading.rate_ml_h or 0.0),
         )
         if delivered.fall is CounterFall.WRAPPED:
             return delivered.volume_ml
         carry.fell = True
+        if memory.left_off is not None:
+            memory.left_off.counter_reset = True
         occurrence = memory.occurrence
         if occurrence is not None:
             occurrence.counter_reset = True
@@ -180,6 +183,7 @@ class Volumes:
             occurrence.tau_ms = tau_ms + passed_ms
             low_ml, high_ml, ordered_ml = self._prescribed_ml(occurrence, tau_ms, elapsed_ms, reading, steady)
             occurrence.expected_ml += ordered_ml
+            occurrence.unshown_ml += ordered_ml
             occurrence.last_delivery_t_ms = t_ms
             carry.low_ml += low_ml
             carry.high_ml += high_ml
@@ -259,7 +263,9 @@ class Volumes:
             else:
                 high_ml = max(high_ml, max(rates) * elapsed_ms / MS_PER_HOUR)
             if titrated and not wrong:
-                ordered_ml = max(rates) * (now_ms - tau_ms) / MS_PER_HOUR
+                # after the phases' time nothing more is ordered, at whatever rate
+                length_ms = self._case.course.length_ms
+                ordered_ml = max(rates) * max(0.0, min(now_ms, length_ms) - tau_ms) / MS_PER_HOUR
         return low_ml, high_ml, ordered_ml
 
     def _test(self, occurrence: Occurrence, delivered_ml: float, t_ms: int, reading: Reading) -> None:
@@ -273,6 +279,7 @@ class Volumes:
             low_ml, high_ml = min(low_ml, delivered_ml), max(high_ml, delivered_ml)
         memory.carry = _carry_from(reading)
         occurrence.counter_seen = True
+        occurrence.unshown_ml = 0.0
         self._missing_ml = low_ml - delivered_ml
         if delivered_ml > 0:
             occurrence.uncounted_ml = 0.0
@@ -359,11 +366,19 @@ class Volumes:
             )
 
     def _whole_is_exceeded(self, occurrence: Occurrence) -> bool:
-        return occurrence.delivered_ml - occurrence.untold_ml > self.most_ml
+        return occurrence.delivered_ml - occurrence.untold_ml > self.most_now_ml(occurrence)
 
-    def _most_ml(self) -> float:
+    def most_now_ml(self, occurrence: Occurrence) -> float:
+        """What may be counted in the whole occurrence as it stands: the phases' volume and what is tolerated.
+
+        With ``[titration]`` the set rate is what is expected (section 1): where that has made more, that.
+        """
+        if self._case.order.titration is None or occurrence.expected_ml <= self._case.course.volume_ml:
+            return self.most_ml
+        return self._most_ml(occurrence.expected_ml)
+
+    def _most_ml(self, volume_ml: float) -> float:
         pump = self._case.expected
-        volume_ml = self._case.course.volume_ml
         walk_ml = 4 * sqrt(STROKE_VARIANCE * pump.stroke_ml * volume_ml)
         return volume_ml * (1 + self._case.limits.tolerance) + pump.counter_ml + pump.ripple_ml + walk_ml
 

@@ -124,8 +124,7 @@ class Watch:
                     Kind.NOT_ENDED,
                     t_ms,
                     f"Delivery goes on {assess.minutes(late_ms)} after its end:"
-                    f" pump counted {assess.volume(occurrence.delivered_ml)}"
-                    f" of {assess.volume(self.case.course.volume_ml)}.",
+                    f" {self.case.counted_words(occurrence)}.",
                     since_t_ms=t_ms - round(late_ms),
                 )
 

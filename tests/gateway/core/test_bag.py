@@ -77,7 +77,7 @@ def test_each_of_several_bags_is_told_of_once_and_the_last_is_enough() -> None:
     )
 
 
-def test_when_the_bag_is_empty_that_is_told_in_its_place_and_a_new_bag_is_full() -> None:
+def test_when_the_bag_is_empty_that_is_told_too_and_a_new_bag_ends_both_and_is_full() -> None:
     ward = live(
         ten_hours_at_100('volume_ml = 500\nwarn_before = "30min"'),
         """
@@ -92,8 +92,8 @@ def test_when_the_bag_is_empty_that_is_told_in_its_place_and_a_new_bag_is_full()
         ward,
         """
         4:30  bag_empty_soon
-        5:00  bag_empty_soon end
         5:00  bag_empty
+        5:05  bag_empty_soon end
         5:05  bag_empty end
         """,
     )

@@ -273,6 +273,32 @@ class TestTitration:
         assert status.expected_ml == pytest.approx(10 + 14 + 36, abs=0.2)
         assert status.delivered_ml == pytest.approx(10 + 14 + 36, abs=0.2)
 
+    @pytest.mark.parametrize(
+        ("until", "told"),
+        [
+            ("3:00", ""),
+            # by the set rate 55 mL belong into the three hours of the phases, and not what comes after them
+            ("3:25", "3:16:30 over_infusion\n3:25 over_infusion end"),
+        ],
+    )
+    def test_what_a_higher_set_rate_gives_in_the_time_of_the_phases_is_not_too_much(
+        self, until: str, told: str
+    ) -> None:
+        ward = live(
+            order(
+                phases='[[schedule.phase]]\nduration = "3h"\nrate_ml_h = 10\n',
+                tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}\n[titration]\nmin_ml_h = 5\nmax_ml_h = 20\n",
+            ),
+            f"""
+            -0:10  idle
+             0:00  running  rate=10
+             0:30  running  rate=20
+             {until}  complete
+            """,
+            until="3:40",
+        )
+        must_be_told(ward, told, within_s=40)
+
     def test_the_steps_and_ramps_of_the_phases_are_no_titration_and_take_no_time_from_one(self) -> None:
         steps_and_ramp = order(
             phases='[[schedule.phase]]\nduration = "1h"\nrate_ml_h = 20\n'
@@ -638,6 +664,27 @@ class TestCounter:
         must_be_told(ward, "0:00 dose_started", info=True)
         assert ward.instant is not None
         assert ward.monitor.status(ward.instant).delivered_ml == pytest.approx(30, abs=0.1)
+
+    def test_a_pump_within_its_accuracy_may_have_wrapped_though_the_highest_rate_is_that_it_is_set_to(
+        self,
+    ) -> None:
+        ward = live(
+            continuous(
+                10,
+                24,
+                limits=LIMITS + "\nmax_rate_ml_h = 10",
+                pump=PUMP + "\ncounter_wrap_ml = 20\naccuracy_percent = 5",
+            ),
+            """
+            -0:10  idle
+             0:00  running  rate=10  flow=10.4
+             1:00  silence  rate=10  flow=10.4
+             1:55:23  silence  rate=10  flow=10.4  counter=0
+             2:30  running  rate=10  flow=10.4
+            """,
+            until="3:00",
+        )
+        must_be_told(ward, "0:00 dose_started\n1:04:57 no_data\n2:30 no_data end", info=True)
 
     def test_a_reset_while_the_pump_runs_is_unexplained(self) -> None:
         ward = live(

@@ -275,6 +275,53 @@ class TestSilence:
         )
         must_be_told(ward, "")
 
+    def test_it_is_one_where_keep_vein_open_is_right_between_two_doses_though_the_first_was_missed(
+        self,
+    ) -> None:
+        ward = live(
+            order(
+                head='every = "8h"\ntimes = 2\nbetween_ml_h = 0.5\n',
+                phases='[[schedule.phase]]\nduration = "1h"\nvolume_ml = 100.0\n',
+                tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+            ),
+            """
+            -0:10  idle
+             1:30  silence
+             2:00  idle
+            """,
+            until="2:05",
+        )
+        must_be_told(
+            ward,
+            """
+            0:20     not_started
+            1:20     not_started end
+            1:20     dose_missed
+            1:20     dose_missed end
+            1:34:57  no_data
+            2:00     no_data end
+            """,
+        )
+
+    def test_it_is_one_where_boluses_may_be_had_as_needed(self) -> None:
+        ward = live(
+            order(
+                head="as_needed = true\n",
+                phases='[[schedule.phase]]\nduration = "8h"\nrate_ml_h = 0\n',
+                tail=f'[limits]\n{LIMITS}\nmin_interval = "8h"\n[pump]\n{PUMP}\n'
+                '[demand]\nbolus_ml = 1.0\nlockout = "10min"\n',
+            ),
+            """
+            -1:00  idle
+            -0:50  silence
+            -0:30  idle
+             1:00  silence
+             1:20  idle
+            """,
+            until="1:25",
+        )
+        must_be_told(ward, "1:04:57 no_data\n1:20 no_data end")
+
     def test_a_pause_that_runs_out_in_silence_is_told_with_the_first_reading_after_it(self) -> None:
         ward = live(
             A_DAY_AT_10,

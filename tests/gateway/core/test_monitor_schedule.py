@@ -492,6 +492,63 @@ def test_doses_that_follow_without_a_gap_leave_time_for_the_change_of_bag() -> N
     must_be_told(ward, "")
 
 
+@pytest.mark.parametrize("phase_s", [0, 2, 4])
+def test_without_a_gap_delivery_that_begins_when_the_next_is_due_is_the_next_and_the_one_before_was_missed(
+    phase_s: int,
+) -> None:
+    ward = live(
+        DAY_AFTER_DAY,
+        """
+        -0:10  idle
+         0:00  running   rate=10
+         2:00  complete
+         4:00  running   rate=10
+         6:00  complete
+        """,
+        until="8:00",
+        phase_s=phase_s,
+    )
+    must_be_told(
+        ward,
+        """
+        2:20  not_started
+        4:00  not_started end
+        4:00  dose_missed
+        4:00  dose_missed end
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    ("paused", "resumed", "told"),
+    [
+        # half an hour is left, and the next may begin twenty minutes before this one would end
+        ("5:30", "rate=10", ""),
+        ("5:30", "rate=10 counter=0", "5:50 counter_reset\n5:50 dose_started"),
+        ("5:30", "rate=10 vtbi=60", "5:50 dose_started"),
+        ("5:45", "rate=10", "5:50 dose_started"),
+    ],
+)
+def test_without_a_gap_a_pause_when_little_is_left_is_followed_by_the_rest_unless_it_was_for_the_next_bag(
+    paused: str, resumed: str, told: str
+) -> None:
+    ward = live(
+        order(
+            head='every = "6h"\ntimes = 3\n',
+            phases='[[schedule.phase]]\nduration = "6h"\nrate_ml_h = 10\n',
+            tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+        ),
+        f"""
+        -0:10  idle
+         0:00  running   rate=10
+        {paused}  paused
+         5:50  running   {resumed}
+        """,
+        until="6:00",
+    )
+    must_be_told(ward, f"0:00 dose_started\n{paused} dose_ended\n{told}", info=True)
+
+
 def test_doses_that_follow_without_a_gap_may_run_without_a_stop() -> None:
     ward = live(
         DAY_AFTER_DAY,
@@ -698,6 +755,30 @@ def test_after_a_counter_reset_delivery_in_the_next_window_is_the_next_dose() ->
     )
 
 
+def test_a_counter_that_fell_while_the_pump_ran_says_nothing_of_a_later_pause() -> None:
+    ward = live(
+        EVERY_2H,
+        """
+        -0:10  idle
+         0:55  running   rate=100
+         1:20  running   rate=100   counter=0
+         1:45  paused
+         1:50  running   rate=100
+         2:00  complete
+        """,
+        until="2:10",
+    )
+    must_be_told(
+        ward,
+        """
+        0:20  not_started
+        0:55  not_started end
+        1:20  counter_reset_unexplained
+        1:20  counter_reset_unexplained end
+        """,
+    )
+
+
 def test_a_single_interrupted_dose_is_over_a_day_after_its_last_delivery() -> None:
     ward = live(
         one_hour_at_100(),
@@ -795,6 +876,21 @@ class TestJoiningLate:
         ward = live(EVERY_8H, "1:10 idle", until="8:10")
         must_be_told(ward, "")
 
+    @pytest.mark.parametrize("first_looked_at", ["0:00", "0:10", "0:50"])
+    @pytest.mark.parametrize(("hours", "counter"), [(0.5, ""), (1.0, "nocount")])
+    def test_a_pump_that_is_found_idle_while_the_window_is_open_may_still_begin(
+        self, first_looked_at: str, hours: float, counter: str
+    ) -> None:
+        prescription = continuous(100, hours, limits='start_window = "1h"', pump=PUMP)
+        found_idle = f"{first_looked_at} idle {counter}\n"
+        begun = live(prescription, f"{found_idle} 0:55 running rate=100 {counter}", until="1:20")
+        must_be_told(begun, "0:55 dose_started", info=True)
+        must_be_told(live(prescription, found_idle, until="1:10"), "1:00 not_started", within_s=0)
+
+    def test_a_counter_that_shows_the_volume_says_that_a_dose_was_given_early(self) -> None:
+        half_an_hour = continuous(100, 0.5, limits='start_window = "1h"', pump=PUMP)
+        must_be_told(live(half_an_hour, "0:05 idle counter=50", until="2:00"), "")
+
     def test_a_dose_that_cannot_have_been_given_yet_is_held_missing_at_the_first_reading(self) -> None:
         ward = live(continuous(10, 24, limits=LIMITS, pump=PUMP), "2:00 idle", until="2:10")
         must_be_told(ward, "2:00 not_started")
@@ -889,6 +985,56 @@ class TestWhileNobodyLooked:
             3:00     dose_ended
             """,
             info=True,
+        )
+
+    @pytest.mark.parametrize("begun", ["8:00", "7:58", "7:45"])
+    def test_of_the_next_dose_it_takes_no_more_than_its_first_drop(self, begun: str) -> None:
+        ward = live(
+            EVERY_8H,
+            f"""
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  silence   rate=100
+             1:00  silence
+             {begun}  silence   rate=100
+             8:01  running   rate=100
+            """,
+            until="8:30",
+        )
+        must_be_told(
+            ward,
+            """
+            0:00     dose_started
+            0:34:57  no_data
+            8:01     no_data end
+            8:01     dose_ended
+            8:01     dose_started
+            """,
+            info=True,
+        )
+
+    def test_after_a_reset_in_silence_delivery_in_the_next_window_is_the_next_dose(self) -> None:
+        ward = live(
+            EVERY_8H,
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             0:30  silence   rate=100
+             1:00  silence
+             7:50  silence   rate=100  counter=0
+             7:55  running   rate=100
+             8:50  complete
+            """,
+            until="10:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:34:57  no_data
+            7:55     no_data end
+            7:55     stopped_early
+            7:55     stopped_early end
+            """,
         )
 
     def test_a_dose_that_ended_and_the_next_given_whole_in_silence_are_two_doses(self) -> None:
@@ -992,6 +1138,45 @@ def test_a_pump_that_shows_no_counter_is_judged_by_the_time_for_which_it_ran() -
     )
     must_be_told(ward, "0:00 dose_started\n1:00 dose_ended", info=True)
     assert {one.delivered_ml for one in ward.findings} == {None}
+
+
+def test_of_a_pump_that_shows_no_counter_no_volume_is_said_to_be_counted() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle      nocount
+         0:00  running   rate=100  nocount
+         0:30  paused    nocount
+         0:45  running   rate=100  nocount
+         1:30  complete  nocount
+        """,
+        until="2:00",
+    )
+    must_be_told(
+        ward,
+        "0:40 paused_too_long\n0:45 paused_too_long end\n1:25 not_ended\n1:30 not_ended end",
+        within_s=20,
+    )
+    assert all("shows no counter" in one.finding.message for one in ward.started[1:])
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"), [("1:00", ""), ("0:40", "0:40 stopped_early\n0:40 stopped_early end")]
+)
+def test_from_when_on_a_pump_no_longer_shows_its_counter_it_is_judged_by_the_time_for_which_it_ran(
+    ends: str, told: str
+) -> None:
+    ward = live(
+        one_hour_at_100(),
+        f"""
+        -0:10  idle
+         0:00  running   rate=100
+         0:30  running   rate=100  nocount
+         {ends}  idle      nocount
+        """,
+        until="2:00",
+    )
+    must_be_told(ward, told)
 
 
 def test_keep_vein_open_after_a_dose_that_stopped_early_counts_from_its_own_end() -> None:

@@ -7,7 +7,7 @@ import random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drivers.reading import PumpState
@@ -103,6 +103,7 @@ def assert_alike(one: object, other: object, path: str = "") -> None:
     until_s=st.integers(2_000, 10_000),
     seed=st.integers(0, 2**32),
 )
+@example(10.0, 0.1, 10, "", "[bag]\nvolume_ml = 30", 0.0, None, 3664, 0)
 def test_what_is_remembered_is_the_same(
     rate_ml_h: float,
     counter_ml: float,
