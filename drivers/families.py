@@ -5,9 +5,11 @@ from __future__ import annotations
 from drivers.alaris.session import AlarisFamily
 from drivers.dummy import DummyFamily
 from drivers.family import Family
+from drivers.miva.session import MivaFamily
 
 _FAMILIES: dict[str, Family] = {
     "alaris": AlarisFamily(),
+    "miva": MivaFamily(),
     "dummy": DummyFamily(),
 }
 

@@ -7,8 +7,8 @@
           printable ASCII        sum of the payload modulo 256, two hexadecimal digits
 
 Payloads are of two kinds. A mnemonic of two characters is **echoed** by its answer, which then gives
-hexadecimal digits or text; a text that begins with ``:`` is **not**: its answer is the bare value, and nothing
-in it tells which question it answers. 9600 baud, 8 data bits, no parity, 1 stop bit, no flow control.
+hexadecimal digits or text; a text that begins with ``:`` is **not**: its answer is the bare value, and
+nothing in it tells which question it answers. 9600 baud, 8 data bits, no parity, 1 stop bit, no flow control.
 
 ===========  =================================================================================================
 query        reply, after the echo
