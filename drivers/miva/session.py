@@ -120,6 +120,7 @@ class _Asked(Struct, frozen=True, kw_only=True):
 
     question: _Question
     sent_ms: int
+    last_sent_ms: int
     line_empty_ms: int
     times_sent: int = 1
     given_up: bool = False
@@ -133,7 +134,7 @@ class _Asked(Struct, frozen=True, kw_only=True):
     @property
     def send_again_ms(self) -> int:
         """When to send it again, if that is allowed."""
-        return self.sent_ms + self.times_sent * RESEND_AFTER_MS
+        return self.last_sent_ms + RESEND_AFTER_MS
 
 
 class MivaSession:
@@ -203,7 +204,12 @@ class MivaSession:
             self._round_since_ms = now_ms
         elif isinstance(question, _RecordAt):
             self._places_asked.append(question.index)
-        self._asked = _Asked(question=question, sent_ms=now_ms, line_empty_ms=now_ms + LINE_EMPTY_AFTER_MS)
+        self._asked = _Asked(
+            question=question,
+            sent_ms=now_ms,
+            last_sent_ms=now_ms,
+            line_empty_ms=now_ms + LINE_EMPTY_AFTER_MS,
+        )
         return _frame(question)
 
     def next_due_ms(self) -> int:
@@ -248,7 +254,10 @@ class MivaSession:
         if not self._may_be_sent_again(asked) or self._now_ms < asked.send_again_ms:
             return b""
         self._asked = structs.replace(
-            asked, times_sent=asked.times_sent + 1, line_empty_ms=self._now_ms + LINE_EMPTY_AFTER_MS
+            asked,
+            times_sent=asked.times_sent + 1,
+            last_sent_ms=self._now_ms,
+            line_empty_ms=self._now_ms + LINE_EMPTY_AFTER_MS,
         )
         self._older_may_come = True
         return _frame(asked.question)
@@ -363,7 +372,8 @@ class MivaSession:
             if self._news_are_new:
                 self._notices |= dict.fromkeys(self._log.notices(), self._now_ms)
             if wrong:
-                self._fault(FaultKind.UNSUPPORTED, record.raw, wrong, record)
+                # Its type and no more: a record that is not understood may be anything.
+                self._fault(FaultKind.UNSUPPORTED, record.raw[:1], wrong, record)
         self._ask_for_records()
 
     def _ask_for_records(self) -> None:

@@ -98,7 +98,7 @@ class ScriptedMiva:
         answer = self.answers.get(payload, self.answers.get(payload[:2], ""))
         if callable(answer):
             return answer(now_ms)
-        if answer or payload in self.answers:
+        if answer or payload in self.answers or payload[:2] in self.answers:
             return answer
         if payload == "RI":
             tail = (self.head - len(self.log) + 1) % 43_264 if self.tail is None else self.tail
