@@ -32,7 +32,7 @@ LONGEST_FRAME = 256
 """Far above the longest known payload; more without an end is not a frame."""
 RING = 43_264
 """Records that the log can hold."""
-FIRST_RECORD = 43_240
+FIRST_RECORD = 43_250
 """Where this pump's log begins."""
 BEGAN_AT_S = 1_000
 """What the pump's clock said when the scenario began."""
