@@ -5,11 +5,13 @@ from __future__ import annotations
 from drivers.alaris.session import AlarisFamily
 from drivers.dummy import DummyFamily
 from drivers.family import Family
+from drivers.miva.session import MivaFamily
 from drivers.sapphire.session import SapphireFamily
 from drivers.terumo.session import TerumoFamily
 
 _FAMILIES: dict[str, Family] = {
     "alaris": AlarisFamily(),
+    "miva": MivaFamily(),
     "sapphire": SapphireFamily(),
     "terumo": TerumoFamily(),
     "dummy": DummyFamily(),

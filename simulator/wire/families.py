@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from simulator.wire import alaris, sapphire, terumo
+from simulator.wire import alaris, miva, sapphire, terumo
 from simulator.wire.wire import WireFamily
 
 WIRES: dict[str, WireFamily] = {
     "alaris": alaris.FAMILY,
+    "miva": miva.FAMILY,
     "sapphire": sapphire.FAMILY,
     "terumo": terumo.FAMILY,
 }
