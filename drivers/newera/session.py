@@ -83,8 +83,8 @@ LINE_EMPTY_AFTER_MS = 10_000
 # A reply that stops in its middle is given up after this. The manual gives the pump as much for its own side;
 # at 300 baud, the slowest, a byte takes 33 ms.
 GAP_MS = 500
-# A pump that has waited for so long for the line comes before those that answer, else it would never be found;
-# but only so often, or a hundred silent ones would keep the line from those that answer.
+# A pump that has waited for so long for the line comes before those that answer, else it would never be
+# found; but only so often, or a hundred silent ones would keep the line from those that answer.
 WAITS_AT_MOST_MS = 60_000
 FAVOUR_EVERY_MS = 10_000
 # An alarm leaves its command unexecuted, so the round begins again; should a pump say nothing but alarms, the
