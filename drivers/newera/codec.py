@@ -177,7 +177,7 @@ class ReplyStream(Stream):
             return self._next_basic()
         if self._buffer[1] in _LENGTHS:
             return self._next_safe(frame_bytes=1 + self._buffer[1])
-        return self._until_next_start("neither an address nor a length follows the STX")
+        return self._not_a_frame(1, "neither an address nor a length follows the STX")
 
     def _next_basic(self) -> Cut | None:
         end_at = self._buffer.find(_ETX, 1, self._limit_bytes)
@@ -192,16 +192,12 @@ class ReplyStream(Stream):
         # All data is text: what holds anything else was no packet, and hides no reply until its length is up.
         data = self._buffer[2 : frame_bytes - _AFTER_DATA_BYTES]
         if any(not 0x20 <= byte <= 0x7E for byte in data):
-            return self._until_next_start("a length, but what follows is no text")
+            return self._not_a_frame(1, "a length, but what follows is no text")
         if len(self._buffer) < frame_bytes:
             return None
         if self._buffer[frame_bytes - 1] != _ETX:
-            return self._until_next_start("no ETX where the length says that the packet ends")
+            return self._not_a_frame(1, "no ETX where the length says that the packet ends")
         return Cut(kind=CutKind.FRAME, data=self._take(frame_bytes))
-
-    def _until_next_start(self, why: str) -> Cut:
-        start_at = self._buffer.find(_STX, 1)
-        return self._not_a_frame(start_at if start_at > 0 else len(self._buffer), why)
 
 
 def stream() -> ReplyStream:
