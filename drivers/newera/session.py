@@ -85,7 +85,7 @@ LINE_EMPTY_AFTER_MS = 10_000
 GAP_MS = 500
 # A pump that has waited for so long for the line comes before those that answer, else it would never be
 # found; but only so often, or a hundred silent ones would keep the line from those that answer.
-WAITS_AT_MOST_MS = 60_000
+WAITS_AT_MOST_MS = 20_000
 FAVOUR_EVERY_MS = 10_000
 # An alarm leaves its command unexecuted, so the round begins again; should a pump say nothing but alarms, the
 # next poll is soon enough.
@@ -141,6 +141,8 @@ class _Pump:
         """Forget everything but the alarms, which the pump would not say again."""
         self.to_ask: deque[Query] = deque()
         self.is_identified = False
+        self.answers = False
+        """It has answered since it was silent, or since the port was opened."""
         self.is_silent = False
         self.in_doubt: set[Query] = set()
         self.round_at_ms = now_ms
@@ -167,11 +169,15 @@ class _Pump:
         if self.round_at_ms <= now_ms:
             self.round_at_ms = now_ms + self.pump.poll_ms
 
+    def is_answering(self) -> None:
+        """It has answered what it was asked."""
+        self.is_silent = False
+        self.answers = True
+
     def ask_again(self, query: Query) -> None:
         """This query got no answer that can be used. Rate and volume are always asked one after the other."""
-        if query in _ROUND:
-            who = [waiting for waiting in self.to_ask if waiting in _WHO]
-            self.to_ask = deque((*_ROUND, *who))
+        who = [waiting for waiting in (query, *self.to_ask) if waiting is Query.SAFE_MODE]
+        self.to_ask = deque((*_ROUND, *who) if query is not Query.SAFE_MODE else _ROUND)
 
     @property
     def has_no_proof(self) -> bool:
@@ -182,6 +188,7 @@ class _Pump:
         """Nothing is asked until none of its answers can be on its way."""
         self.to_ask.clear()
         self.is_silent = True
+        self.answers = False
         self.is_identified = False
         self.rests_until_ms = now_ms + LINE_EMPTY_AFTER_MS
 
@@ -202,9 +209,9 @@ class _Asked(Struct, frozen=True, kw_only=True):
     too_late_ms: int
 
 
-def _turn(pump: _Pump) -> tuple[int, bool]:
-    """Those that answer come first, and of them the one whose round has begun."""
-    return len(_PROOFS) if pump.is_silent else len(pump.in_doubt), not pump.to_ask
+def _turn(pump: _Pump) -> tuple[bool, bool]:
+    """Those that answer come first, and of them the one whose round is under way and free of doubt."""
+    return not pump.answers, not pump.to_ask or bool(pump.in_doubt)
 
 
 class NewEraSession:
@@ -354,7 +361,7 @@ class NewEraSession:
             # it be one, the time-out ends it.
             return
         self._asked = None
-        pump.is_silent = False
+        pump.is_answering()
         pump.in_doubt.add(asked.query)
         pump.alarms_in_round += 1
         if pump.alarms_in_round > ALARMS_IN_A_ROUND:
@@ -370,7 +377,7 @@ class NewEraSession:
         pump = asked.pump
         had_doubt = bool(pump.in_doubt)
         self._asked = None
-        pump.is_silent = False
+        pump.is_answering()
         pump.in_doubt.add(asked.query)
         if asked.query is not Query.RATE or error not in _NO_VALUE_NOW:
             kind = FaultKind.GARBLED if error == "COM" else FaultKind.UNSUPPORTED
@@ -390,7 +397,7 @@ class NewEraSession:
         assert reply.prompt is not None, "what is no alarm has a prompt"
         pump = asked.pump
         self._asked = None
-        pump.is_silent = False
+        pump.is_answering()
         # The line keeps its order: all that was asked before it has been answered before it, or never.
         pump.in_doubt.clear()
         if reply.prompt in _MOVING:
