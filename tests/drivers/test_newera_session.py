@@ -301,6 +301,18 @@ def test_a_pump_in_safe_mode_is_said_to_be_unsupported_and_read_all_the_same(ans
     assert all(FAMILY.may_send(data) for data in asked(dialogue))
 
 
+def test_a_simulated_pump_that_was_left_in_safe_mode_is_read_and_stays_in_it():
+    device = Device("newera", scenario())
+    for _ in range(2):  # the first is answered with the alarm of power-up, and not executed
+        device.receive(safe("SAF60"), 0)
+    dialogue = a_dialogue(SimulatedChain(device), 2 * POLL_MS + 1_000)
+    assert {one.rate_ml_h for one in readings(dialogue)} == {125.0}
+    assert len(readings(dialogue)) == 3
+    assert [said.kind for said in faults(dialogue)] == [FaultKind.UNSUPPORTED] * 2
+    assert "its time-out is 60 s" in faults(dialogue)[1].detail
+    assert device.receive(b"SAF\r", 20_000)[0].data == safe("I60")
+
+
 def test_an_alarm_packet_that_comes_unasked_is_told_and_is_no_answer():
     session = a_session()
     session.opened(0)

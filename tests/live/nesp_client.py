@@ -23,7 +23,7 @@ def main(name: str, seconds: float, mode: str) -> None:
     port = Port(name, BAUD)
     pump = Pump(port)
     if mode == "safe":
-        # Not as it opens: the alarm of power-up, still in a Basic reply, would be waited for as a long packet.
+        # Not as it opens: the alarm of power-up still comes in a Basic reply, and would be read as a packet.
         pump.safe_mode_timeout_s = SAFE_MODE_TIME_OUT_S
     told("model", lambda: pump.model_number)
     told("firmware", lambda: list(pump.firmware_version))

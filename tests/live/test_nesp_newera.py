@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,7 @@ import pytest
 
 from tests.live.simulated_pump import simulated_pump
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.timeout(80),
-    pytest.mark.skipif(
-        find_spec("nesp_lib") is None, reason="nesp_lib is not installed; pip install NESP-Lib"
-    ),
-]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(80)]
 
 CLIENT = Path(__file__).with_name("nesp_client.py")
 READS_FOR_S = {"basic": 10, "safe": 3}
