@@ -6,12 +6,14 @@ from drivers.alaris.session import AlarisFamily
 from drivers.dummy import DummyFamily
 from drivers.family import Family
 from drivers.miva.session import MivaFamily
+from drivers.newera.session import NewEraFamily
 from drivers.sapphire.session import SapphireFamily
 from drivers.terumo.session import TerumoFamily
 
 _FAMILIES: dict[str, Family] = {
     "alaris": AlarisFamily(),
     "miva": MivaFamily(),
+    "newera": NewEraFamily(),
     "sapphire": SapphireFamily(),
     "terumo": TerumoFamily(),
     "dummy": DummyFamily(),

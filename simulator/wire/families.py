@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from simulator.wire import alaris, miva, sapphire, terumo
+from simulator.wire import alaris, miva, newera, sapphire, terumo
 from simulator.wire.wire import WireFamily
 
 WIRES: dict[str, WireFamily] = {
     "alaris": alaris.FAMILY,
     "miva": miva.FAMILY,
+    "newera": newera.FAMILY,
     "sapphire": sapphire.FAMILY,
     "terumo": terumo.FAMILY,
 }
