@@ -5,9 +5,11 @@ from __future__ import annotations
 from drivers.alaris.session import AlarisFamily
 from drivers.dummy import DummyFamily
 from drivers.family import Family
+from drivers.fresenius.session import FreseniusFamily
 
 _FAMILIES: dict[str, Family] = {
     "alaris": AlarisFamily(),
+    "fresenius": FreseniusFamily(),
     "dummy": DummyFamily(),
 }
 
