@@ -5,9 +5,9 @@ A frame::
     STX  [address]  text  checksum  ETX       address: 0 base, 1 to 5 module; none: a pump that stands alone
                                               checksum: 255 minus the sum of address and text modulo 256
 
-Every frame that came intact is answered with ACK, and after it the reply; one that did not with NAK and a
-character. The base asks every so often with ENQ whether anybody is there and wants DC4; who does not say so in
-time has no session any more. A module in a base is read only after the base, and then the module, has been
+Every frame that came intact is answered with ACK, and after it the reply; one that did not, with NAK and a
+character. The base asks every so often with ENQ whether anybody is there, and wants DC4; who does not say so
+in time has no session any more. A module in a base is read only after the base, and then the module, has been
 opened; a base needs a second after that. A value that was subscribed to is told when it has changed.
 
 What no source says is decided so: a module that is not there is error 0E, an address that cannot be NAK 4; a

@@ -12,7 +12,7 @@ EVERY = pytest.mark.parametrize("name", families.known())
 
 
 def test_a_family_that_is_not_known_is_refused_with_those_that_are():
-    with pytest.raises(ValueError, match="'alariss' is not known; known are alaris, .*dummy"):
+    with pytest.raises(ValueError, match=r"'alariss' is not known; known are alaris, .*dummy"):
         families.find("alariss")
 
 
