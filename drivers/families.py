@@ -5,6 +5,7 @@ from __future__ import annotations
 from drivers.alaris.session import AlarisFamily
 from drivers.dummy import DummyFamily
 from drivers.family import Family
+from drivers.fresenius.session import FreseniusFamily
 from drivers.miva.session import MivaFamily
 from drivers.newera.session import NewEraFamily
 from drivers.sapphire.session import SapphireFamily
@@ -12,6 +13,7 @@ from drivers.terumo.session import TerumoFamily
 
 _FAMILIES: dict[str, Family] = {
     "alaris": AlarisFamily(),
+    "fresenius": FreseniusFamily(),
     "miva": MivaFamily(),
     "newera": NewEraFamily(),
     "sapphire": SapphireFamily(),

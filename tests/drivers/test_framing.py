@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.framing import Cut, CutKind, LineStream, MarkedStream, Stream
+from drivers.framing import Cut, CutKind, HandshakeStream, LineStream, MarkedStream, Stream
 
 LIMIT = 12
 
@@ -19,11 +19,17 @@ def lines() -> LineStream:
     return LineStream(limit_bytes=LIMIT)
 
 
+def handshake() -> HandshakeStream:
+    return HandshakeStream(
+        start=b"\r", end=b"\n", words=b"\x00", pairs=b"\x1b", anywhere=b"!", limit_bytes=LIMIT
+    )
+
+
 # Bytes that mean something are frequent, so that their combinations are tried and not only noise.
 NOISE = st.lists(st.sampled_from([b"!", b"\r", b"\n", b"\x1b", b"a", b"bcdefg", b"\x00", b"\xff"])).map(
     b"".join
 )
-STREAMS = pytest.mark.parametrize("make", [marked, lines])
+STREAMS = pytest.mark.parametrize("make", [marked, lines, handshake])
 
 
 def shown(cuts: list[Cut]) -> list[str]:
@@ -63,6 +69,27 @@ def test_a_marked_stream_is_cut_at_its_marks(heard, cuts):
 )
 def test_a_stream_of_lines_is_cut_at_line_feeds(heard, cuts):
     assert shown(lines().feed(heard)) == cuts
+
+
+@pytest.mark.parametrize(
+    ("heard", "cuts"),
+    [
+        (b"\rab\n", ["frame b'\\rab\\n'"]),
+        (b"\x00\rab\n", ["frame b'\\x00'", "frame b'\\rab\\n'"]),
+        (b"\ra\x00", ["broken b'\\ra'", "frame b'\\x00'"]),
+        (b"\ra\rb\n", ["broken b'\\ra'", "frame b'\\rb\\n'"]),
+        (b"\ra!b\n", ["frame b'\\ra!b\\n'"]),
+        (b"\x1b6", ["frame b'\\x1b6'"]),
+        (b"\x1b!6", ["frame b'\\x1b!6'"]),
+        (b"\x1b", []),
+        (b"\x1b\rb\n", ["broken b'\\x1b'", "frame b'\\rb\\n'"]),
+        (b"xy\x00", ["broken b'xy'", "frame b'\\x00'"]),
+        (b"xy", []),
+        (b"\r0123456789abc\n", ["broken b'\\r0123456789a'"]),
+    ],
+)
+def test_a_stream_with_handshakes_is_cut_at_its_frames_and_control_codes(heard, cuts):
+    assert shown(handshake().feed(heard)) == cuts
 
 
 @STREAMS
