@@ -199,14 +199,22 @@ class SizedStream(Stream):
                 return at
             at = frame.find(self._start, at + 1)
         return None
+
+
 class HandshakeStream(Stream):
     """Frames between a start byte and an end byte, and, between frames, control codes that stand for a word.
+
     ``words`` are the control codes that say something by themselves (an acknowledgement, a line check);
     ``pairs`` those that say it together with the byte behind them. Both are cut as frames, at once, and so
     the cut of a frame is one or two bytes, or begins with the start byte. ``anywhere`` is the one control
     code that may stand even within a frame or a pair, and is left in it. Any other control code within a
     frame makes what was before void. A frame that would be longer than ``limit_bytes`` is given up as broken.
+    """
+
+    def __init__(
         self, *, start: bytes, end: bytes, words: bytes, pairs: bytes, anywhere: bytes, limit_bytes: int
+    ) -> None:
+        super().__init__(limit_bytes)
         self._start = start
         self._end = end
         self._words = words
@@ -214,8 +222,11 @@ class HandshakeStream(Stream):
         self._anywhere = anywhere
         self._control_code = re.compile(b"[^\\x20-\\xff" + re.escape(anywhere) + b"]")
         self._meaningful = re.compile(b"[" + re.escape(start + words + pairs) + b"]")
+
+    def _next(self) -> Cut | None:
         first = bytes(self._buffer[:1])
         if not first:
+            return None
         if first in self._words:
             return Cut(kind=CutKind.FRAME, data=self._take(1))
         if first in self._pairs:
@@ -228,6 +239,7 @@ class HandshakeStream(Stream):
             if meaningful is None
             else self._not_a_frame(meaningful.start(), "no frame begins there")
         )
+
     def _pair(self) -> Cut | None:
         for place in range(1, min(len(self._buffer), self._limit_bytes)):
             byte = bytes(self._buffer[place : place + 1])
@@ -237,6 +249,7 @@ class HandshakeStream(Stream):
                 return self._not_a_frame(place, "another control code came before its second byte")
             return Cut(kind=CutKind.FRAME, data=self._take(place + 1))
         return self._too_long()
+
     def _frame(self) -> Cut | None:
         mark = self._control_code.search(self._buffer, 1, self._limit_bytes)
         if mark is None:
