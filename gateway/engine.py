@@ -365,6 +365,7 @@ class Engine:
         self._sessions[port].opened(turn.t_ms)
         for pump in self._ports[port]:
             pump.port_open = True
+            pump.has_said_who_it_is = False
         turn.notes.append(f"port {port}: open")
 
     def _port_lost(self, turn: _Turn, happened: PortLost) -> None:
@@ -405,7 +406,8 @@ class Engine:
                 if pump.wrong_pump
                 else "",
             )
-        if pump.wrong_pump:
+            pump.has_said_who_it_is = True
+        if pump.wrong_pump or self._may_be_another(pump):
             return
         pump.reading = reading
         pump.heard_uptime_ms = turn.uptime_ms
@@ -424,6 +426,15 @@ class Engine:
                 moment=turn.moment,
             )
         )
+
+    def _may_be_another(self, pump: WatchedPump) -> bool:
+        """Whether a pump that should have a certain serial number has not said any since its port was opened.
+
+        Of a family that never says one it cannot be asked.
+        """
+        family = self.setup.families[pump.setup.port]
+        must_say_who_it_is = pump.setup.serial_number is not None and "serial" in family.traits.reports
+        return must_say_who_it_is and not pump.has_said_who_it_is
 
     def _overloaded(self, turn: _Turn, losses: int) -> None:
         if losses != self._inbox_losses:
