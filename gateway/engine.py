@@ -280,14 +280,17 @@ class Engine:
             # Two happenings within one millisecond, or out of order between threads: no time has passed.
             assert self._instant is not None
             instant = msgspec.structs.replace(self._instant, gap=GapKind.NONE, stepped_ms=0)
-        first = self._instant is None
-        self._instant = instant
+        before, self._instant = self._instant, instant
+        first = before is None
+        dated = instant.schedule_utc_ms is not None and (before is None or before.schedule_utc_ms is None)
         turn = _Turn(moment, instant)
         if first:
             self._first(turn)
         if instant.stepped_ms:
             turn.notes.append(f"the wall clock was set by {instant.stepped_ms / 1000:+.1f} s")
-        if instant.stepped_ms or instant.gap is not GapKind.NONE:
+        if first or dated or instant.stepped_ms or instant.gap is not GapKind.NONE:
+            # At the start too: a pump that is never heard is silent from then on. And when it is known what
+            # the date is: what is due is expected of it from then on.
             for pump in self._pumps.values():
                 self._found(turn, pump, pump.monitor.step(instant, None))
                 pump.meets_gap(instant)

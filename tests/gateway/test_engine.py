@@ -278,6 +278,25 @@ def test_another_pump_on_the_port_is_told_and_its_readings_are_not_used(tmp_path
     assert home.told("wrong_pump")[-1] == (2, "latched", "resolved")
 
 
+@pytest.mark.parametrize("clock_is_set_after_s", [0, 120])
+def test_a_pump_that_was_never_heard_is_told_as_silent_when_it_should_deliver(tmp_path, clock_is_set_after_s):
+    home = Home(tmp_path, order=ORDER)
+    home.connect()
+    home.plug_in()
+    if clock_is_set_after_s:
+        home.cut_power()
+        home.card.unlink()
+        home.synced = False
+        home.start()
+        home.connect()
+        home.plug_in()
+        home.wait(clock_is_set_after_s)
+        assert home.told("no_data") == []
+        home.synced = True
+    home.wait(301)
+    assert home.told("no_data") == [(1, "active", "first")]
+
+
 def test_after_the_port_was_away_nothing_is_judged_before_the_pump_has_said_who_it_is(tmp_path):
     home = Home(tmp_path, serial_number="8002-1")
     home.connect()
