@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from drivers import families
 from drivers.family import Family, LineSettings, PumpOnLine
 from drivers.link import Clock, Link, LinkDown, SystemClock, open_link
-from drivers.reading import DriverStatus, Evidence, LinkFault, Reading
+from drivers.reading import DriverStatus, Evidence, LinkFault, PumpState, Reading
 from gateway.dialogue import Dialogue, pumps_that_can_be
 
 POLL_MS = 1_000
@@ -145,7 +145,7 @@ def _possible(family: Family, addresses: Sequence[int | None]) -> tuple[PumpOnLi
 
 
 def ask(attempt: Attempt, link: Link, clock: Clock, *, for_ms: int) -> Tried:
-    """Ask until every pump has said who it is, or the time is up. Raises LinkDown."""
+    """Ask until every pump has said who it is and what it does, or the time is up. Raises LinkDown."""
     family = families.find(attempt.family)
     dialogue = Dialogue(family, family.open_session(attempt.pumps), link, clock.now_ms)
     says_serial = "serial" in family.traits.reports
@@ -162,11 +162,13 @@ def ask(attempt: Attempt, link: Link, clock: Clock, *, for_ms: int) -> Tried:
         for fact in talk.facts:
             if isinstance(fact, LinkFault):
                 faults += 1
-            elif fact.pump not in found or fact.serial is not None:
+            elif fact.pump not in found or _tells_more(fact, found[fact.pump]):
                 found[fact.pump] = fact
-        if len(found) == len(attempt.pumps) and (
-            not says_serial or all(reading.serial is not None for reading in found.values())
-        ):
+        all_is_said = all(
+            one.state is not PumpState.UNKNOWN and (one.serial is not None or not says_serial)
+            for one in found.values()
+        )
+        if all_is_said and len(found) == len(attempt.pumps):
             break
     return Tried(
         family=attempt.family,
@@ -181,6 +183,12 @@ def ask(attempt: Attempt, link: Link, clock: Clock, *, for_ms: int) -> Tried:
             if pump.pump in found
         ),
     )
+
+
+def _tells_more(one: Reading, than: Reading) -> bool:
+    """What a pump is, and what it does, is said in one reading or in several."""
+    says_who = one.serial is not None or than.serial is None
+    return says_who and (one.state is not PumpState.UNKNOWN or than.state is PumpState.UNKNOWN)
 
 
 def probe(

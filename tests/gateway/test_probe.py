@@ -13,6 +13,7 @@ from gateway import probe as probing
 from gateway.probe import attempts, in_words, main, names_to_try, probe
 from simulator.device import Device
 from simulator.scenario import load_scenario
+from simulator.wire.families import WIRES
 from tests.gateway.virtual_line import VirtualLine
 
 
@@ -36,6 +37,12 @@ class Stranger:
     def receive(self, data: bytes, now_ms: int):
         return [SimpleNamespace(at_ms=now_ms + 20, data=b"\x80\x00" * 8)]
 
+    def unasked(self, now_ms: int):
+        return ()
+
+    def next_change_ms(self, now_ms: int) -> int | None:
+        return None
+
 
 def test_a_pump_that_answers_is_named_with_its_serial_number():
     line = pump()
@@ -46,6 +53,14 @@ def test_a_pump_that_answers_is_named_with_its_serial_number():
     assert line.now < 1_000, "nobody waits longer than it takes"
     assert "alaris answers: Alaris (Asena) GH, CC, TIVA syringe pumps" in in_words(report)
     assert "serial number 8002-51740" in in_words(report)
+
+
+@pytest.mark.parametrize("name", sorted({*families.known()} & {*WIRES}))
+def test_a_pump_of_every_family_is_found(name):
+    line = VirtualLine(Device(name, load_scenario("steady")))
+    report = probed(line, (name,))
+    assert report.answered is not None
+    assert report.answered.family == name
 
 
 def test_nothing_is_sent_but_queries():

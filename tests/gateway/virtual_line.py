@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drivers.link import LinkDown
-from simulator.device import Device
+from simulator.device import Device, Transmission
 
 
 class VirtualLine:
@@ -31,6 +31,7 @@ class VirtualLine:
         if not self._is_plugged_in():
             raise LinkDown("the port is lost")
         until_ms = self.now + round(timeout_s * 1000)
+        self._hear_what_nobody_asked(until_ms)
         if not self._coming or self._coming[0][0] > until_ms:
             self.now = until_ms
             return b""
@@ -40,11 +41,21 @@ class VirtualLine:
 
     def write(self, data: bytes) -> None:
         self.written += data
-        sent = self.device.receive(data, self.now) if self.device is not None else ()
-        self._coming = sorted([*self._coming, *((one.at_ms, one.data) for one in sent if one.data)])
+        if self.device is not None:
+            self._send(self.device.receive(data, self.now))
 
     def close(self) -> None:
         self._coming.clear()
+
+    def _hear_what_nobody_asked(self, until_ms: int) -> None:
+        """Of pumps that speak of their own accord: the first word that they say in this time."""
+        at_ms: int | None = self.now
+        while self.device is not None and at_ms is not None and at_ms <= until_ms and not self._coming:
+            self._send(self.device.unasked(at_ms))
+            at_ms = self.device.next_change_ms(at_ms)
+
+    def _send(self, sent: tuple[Transmission, ...]) -> None:
+        self._coming = sorted([*self._coming, *((one.at_ms, one.data) for one in sent if one.data)])
 
     def _is_plugged_in(self) -> bool:
         return self.device is None or self.device.is_plugged_in(self.now)
