@@ -171,6 +171,12 @@ def _pump(table: _PumpTable, key: str, base: Path, refuse: Refuse) -> PumpConfig
         if table.baud is not None and table.baud not in (family.line.baud, *family.line.bauds):
             possible = ", ".join(str(baud) for baud in (family.line.baud, *family.line.bauds))
             refuse(f"{key}.baud", f"{table.baud} is not possible with {table.family!r}; possible: {possible}")
+        if table.serial_number is not None and "serial" not in family.traits.reports:
+            refuse(
+                f"{key}.serial_number",
+                f"{table.family!r} pumps do not say their serial number, so another one would not be noticed;"
+                " remove it",
+            )
     if not table.port.strip():
         refuse(
             f"{key}.port", 'is empty; give a device, as "/dev/serial/by-id/usb-...", or socket://HOST:PORT'

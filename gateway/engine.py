@@ -280,14 +280,17 @@ class Engine:
             # Two happenings within one millisecond, or out of order between threads: no time has passed.
             assert self._instant is not None
             instant = msgspec.structs.replace(self._instant, gap=GapKind.NONE, stepped_ms=0)
-        first = self._instant is None
-        self._instant = instant
+        before, self._instant = self._instant, instant
+        first = before is None
+        dated = instant.schedule_utc_ms is not None and (before is None or before.schedule_utc_ms is None)
         turn = _Turn(moment, instant)
         if first:
             self._first(turn)
         if instant.stepped_ms:
             turn.notes.append(f"the wall clock was set by {instant.stepped_ms / 1000:+.1f} s")
-        if instant.stepped_ms or instant.gap is not GapKind.NONE:
+        if first or dated or instant.stepped_ms or instant.gap is not GapKind.NONE:
+            # At the start too: a pump that is never heard is silent from then on. And when it is known what
+            # the date is: what is due is expected of it from then on.
             for pump in self._pumps.values():
                 self._found(turn, pump, pump.monitor.step(instant, None))
                 pump.meets_gap(instant)
@@ -365,6 +368,7 @@ class Engine:
         self._sessions[port].opened(turn.t_ms)
         for pump in self._ports[port]:
             pump.port_open = True
+            pump.has_said_who_it_is = False
         turn.notes.append(f"port {port}: open")
 
     def _port_lost(self, turn: _Turn, happened: PortLost) -> None:
@@ -405,7 +409,8 @@ class Engine:
                 if pump.wrong_pump
                 else "",
             )
-        if pump.wrong_pump:
+            pump.has_said_who_it_is = True
+        if pump.wrong_pump or self._may_be_another(pump):
             return
         pump.reading = reading
         pump.heard_uptime_ms = turn.uptime_ms
@@ -424,6 +429,15 @@ class Engine:
                 moment=turn.moment,
             )
         )
+
+    def _may_be_another(self, pump: WatchedPump) -> bool:
+        """Whether a pump that should have a certain serial number has not said any since its port was opened.
+
+        Of a family that never says one it cannot be asked.
+        """
+        family = self.setup.families[pump.setup.port]
+        must_say_who_it_is = pump.setup.serial_number is not None and "serial" in family.traits.reports
+        return must_say_who_it_is and not pump.has_said_who_it_is
 
     def _overloaded(self, turn: _Turn, losses: int) -> None:
         if losses != self._inbox_losses:

@@ -67,6 +67,8 @@ class WatchedPump:
         self.reading: Reading | None = None
         self.heard_uptime_ms: int | None = None
         self.port_open = False
+        self.has_said_who_it_is = False
+        """Since the port was opened: while it was not, somebody may have put another pump there."""
         self.gap_before_next_reading = GapKind.NONE
         """Of unknown length: nobody knows how much time lies between the last reading and the next."""
         self.timers_wait_until_t_ms = 0

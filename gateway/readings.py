@@ -1,5 +1,5 @@
 """``readings.csv``: the text to moments and readings (prescription page, section 2). Pure: lines in, rows
-out.
+out; and readings to lines.
 
 A row that cannot be read is counted and said, never guessed at; one bad row spoils no other. What a row does
 not say is ``None``, which is never a zero.
@@ -234,3 +234,65 @@ def _code(text: str) -> str:
         return text
     words = _VENDOR_TEXT.sub("_", text.removeprefix("vendor:"))[:_LONGEST_VENDOR_TEXT]
     return f"vendor:{words}"
+
+
+COLUMNS = (
+    "time",
+    "state",
+    "rate_ml_h",
+    "volume_ml",
+    "vtbi_ml",
+    "pressure_mmhg",
+    "alarms",
+    "uptime_s",
+    "clock",
+    "independent_ml",
+    "battery_percent",
+    "on_mains",
+    "bolus_ml",
+    "lockout_s",
+    "serial",
+)
+"""The columns that are written, in this order."""
+
+
+def header_line() -> str:
+    """The first line of a file that ``reading_line`` goes on with."""
+    return ",".join(COLUMNS) + "\n"
+
+
+def reading_line(moment: Moment, reading: Reading) -> str:
+    """One reading as a line; ``read_rows`` reads the same from it.
+
+    But for one thing: in this format a known state with no alarm says that none is active. That a pump has
+    not said whether one is (``alarms`` is ``None``) cannot be written.
+    """
+    cells = {
+        "time": _written_time(moment.utc_ms),
+        "state": reading.state.value,
+        "alarms": ";".join(reading.alarms or ()),
+        "uptime_s": "" if moment.monotonic_ms is None else f"{moment.monotonic_ms / 1000:.3f}",
+        "clock": "synced" if moment.synced else "unsynced",
+        "on_mains": {None: "", True: "true", False: "false"}[reading.on_mains],
+        "serial": reading.serial or "",
+    }
+    return (
+        ",".join(_quoted(cells[name] if name in cells else _written(reading, name)) for name in COLUMNS)
+        + "\n"
+    )
+
+
+def _written(reading: Reading, name: str) -> str:
+    value: float | None = getattr(reading, name)
+    return "" if value is None else repr(value).removesuffix(".0")
+
+
+def _written_time(utc_ms: int) -> str:
+    time = _EPOCH + timedelta(milliseconds=utc_ms)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _quoted(cell: str) -> str:
+    if not any(character in cell for character in ',"\r\n'):
+        return cell
+    return '"' + cell.replace('"', '""') + '"'

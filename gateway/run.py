@@ -40,7 +40,8 @@ from gateway.watchdog import Watchdog
 INBOX_MAX = 10_000
 READ_FOR_S = 0.5
 REOPEN_AFTER_MIN_S = 0.25
-REOPEN_AFTER_MAX_S = 5.0
+REOPEN_AFTER_MAX_S = 2.0
+"""A pump must be watched again within 5 s of the return of its port: this long it may wait to be noticed."""
 RECOMMIT_AFTER_MIN_S = 0.5
 RECOMMIT_AFTER_MAX_S = 30.0
 
@@ -173,23 +174,33 @@ class Ports:
                 if str(down) != said:
                     said = str(down)
                     self._lost(port, said)
-                stopping.wait(reopen_after_s)
-                reopen_after_s = min(reopen_after_s * 2, REOPEN_AFTER_MAX_S)
-                continue
-            reopen_after_s, said = REOPEN_AFTER_MIN_S, ""
-            self._links[port] = link
-            self._inbox.put(partial(PortOpened, port=port))
-            try:
-                while not stopping.is_set():
-                    data = link.read(READ_FOR_S)
-                    if data:
-                        self._inbox.put(partial(BytesArrived, port=port, data=data))
-            except LinkDown as down:
-                said = str(down)
-                self._lost(port, said)
-            finally:
-                self._links.pop(port, None)
-                link.close()
+            else:
+                said, heard = self._read(port, link)
+                if heard:
+                    reopen_after_s = REOPEN_AFTER_MIN_S
+            # Also after a port that could be opened: one that fails at once would else be opened without end.
+            stopping.wait(reopen_after_s)
+            reopen_after_s = min(reopen_after_s * 2, REOPEN_AFTER_MAX_S)
+
+    def _read(self, port: str, link: Link) -> tuple[str, bool]:
+        """Read an open port until it is lost: why it was, and whether anything had been heard."""
+        stopping = self._threads.stopping
+        heard = False
+        self._links[port] = link
+        self._inbox.put(partial(PortOpened, port=port))
+        try:
+            while not stopping.is_set():
+                data = link.read(READ_FOR_S)
+                if data:
+                    heard = True
+                    self._inbox.put(partial(BytesArrived, port=port, data=data))
+        except LinkDown as down:
+            self._lost(port, str(down))
+            return str(down), heard
+        finally:
+            self._links.pop(port, None)
+            link.close()
+        return "", heard
 
     def _lost(self, port: str, reason: str) -> None:
         self._inbox.put(partial(PortLost, port=port, reason=reason))

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from alerts.strict import ConfigError
+from drivers.alaris.session import AlarisFamily
 from gateway.config import CONFIG_BYTES_MAX, Config, parse_config
 
 BASE = Path("/etc/dripwatch")
@@ -124,6 +126,15 @@ def test_a_script_is_named_relative_to_the_file_too():
 def test_each_mistake_is_told_with_its_place_and_what_is_possible(text, sentence):
     (said,) = problems(text)
     assert said.startswith(sentence)
+
+
+def test_a_serial_number_that_a_family_never_says_cannot_be_watched_over(monkeypatch):
+    text = HEAD + PUMP + 'serial_number = "8002-1"\n'
+    assert parsed(text).pumps[0].serial_number == "8002-1"
+    silent = structs.replace(AlarisFamily.traits, reports=("state", "volume_ml"))
+    monkeypatch.setattr(AlarisFamily, "traits", silent)
+    (said,) = problems(text)
+    assert said.startswith("pump[1].serial_number: 'alaris' pumps do not say their serial number")
 
 
 def test_all_mistakes_are_told_at_once():

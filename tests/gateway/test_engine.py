@@ -278,6 +278,43 @@ def test_another_pump_on_the_port_is_told_and_its_readings_are_not_used(tmp_path
     assert home.told("wrong_pump")[-1] == (2, "latched", "resolved")
 
 
+@pytest.mark.parametrize("clock_is_set_after_s", [0, 120])
+def test_a_pump_that_was_never_heard_is_told_as_silent_when_it_should_deliver(tmp_path, clock_is_set_after_s):
+    home = Home(tmp_path, order=ORDER)
+    home.connect()
+    home.plug_in()
+    if clock_is_set_after_s:
+        home.cut_power()
+        home.card.unlink()
+        home.synced = False
+        home.start()
+        home.connect()
+        home.plug_in()
+        home.wait(clock_is_set_after_s)
+        assert home.told("no_data") == []
+        home.synced = True
+    home.wait(301)
+    assert home.told("no_data") == [(1, "active", "first")]
+
+
+def test_after_the_port_was_away_nothing_is_judged_before_the_pump_has_said_who_it_is(tmp_path):
+    home = Home(tmp_path, serial_number="8002-1")
+    home.connect()
+    home.plug_in()
+    home.hear(f"{IDLE} serial=8002-1")
+    home.hear("state=running rate_ml_h=5 volume_ml=1 alarms=")
+    assert home.said("state")[-1]["rate_ml_h"] == 5.0
+    home.unplug()
+    home.plug_in()
+    home.hear("state=running rate_ml_h=500 volume_ml=90 alarms=")
+    home.wait(61)
+    assert home.said("state")[-1]["rate_ml_h"] == 5.0
+    assert home.links()[-1] == "silent"
+    home.hear("state=running rate_ml_h=6 volume_ml=2 alarms= serial=8002-1")
+    assert home.said("state")[-1]["rate_ml_h"] == 6.0
+    assert home.told("wrong_pump") == []
+
+
 def test_a_wrong_pump_is_still_the_wrong_one_after_a_restart_until_the_right_one_answers(tmp_path):
     home = Home(tmp_path, serial_number="8002-1")
     home.plug_in()

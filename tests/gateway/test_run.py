@@ -13,6 +13,8 @@ import pytest
 
 from alerts.condition import Kind
 from alerts.sink import Message
+from drivers.family import LineSettings
+from drivers.link import LinkDown
 from gateway import run
 from gateway.app import compose
 from gateway.clock import SystemClock
@@ -166,6 +168,83 @@ def test_a_thread_that_breaks_stops_all_others_and_says_why():
     assert threads.stopping.wait(PATIENCE_S)
     threads.join(PATIENCE_S)
     assert isinstance(threads.broken, ZeroDivisionError)
+
+
+# -- the ports -------------------------------------------------------------------------------------------
+
+
+class Stopping:
+    """Nobody stops before so many waits; how long each was to be is remembered, and nobody waits."""
+
+    def __init__(self, waits: int) -> None:
+        self.waited: list[float] = []
+        self._waits = waits
+
+    def is_set(self) -> bool:
+        return len(self.waited) >= self._waits
+
+    def wait(self, duration_s: float) -> bool:
+        self.waited.append(duration_s)
+        return self.is_set()
+
+
+class OneThread:
+    """Runs what is started at once."""
+
+    def __init__(self, waits: int) -> None:
+        self.stopping = Stopping(waits)
+
+    def start(self, name, body) -> None:
+        body()
+
+
+class PortThat:
+    """An open port that says these words and is lost."""
+
+    def __init__(self, *words: bytes) -> None:
+        self._words = list(words)
+        self.closed = False
+
+    def read(self, timeout_s: float) -> bytes:
+        if not self._words:
+            raise LinkDown("lost")
+        return self._words.pop(0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def waits_between(monkeypatch, opened: list, waits: int) -> tuple[list[float], Inbox]:
+    """How long it is waited between tries to open a port of which this becomes, one after another."""
+
+    def open_next(port, line):
+        if (link := opened.pop(0)) is None:
+            raise LinkDown("not there")
+        return link
+
+    monkeypatch.setattr(run, "open_link", open_next)
+    inbox, threads = Inbox(SystemClock()), OneThread(waits)
+    run.Ports({"x": LineSettings(baud=9_600)}, inbox, threads).start()
+    return threads.stopping.waited, inbox
+
+
+def test_a_port_that_is_not_there_is_tried_again_ever_later_but_within_two_seconds(monkeypatch):
+    waited, inbox = waits_between(monkeypatch, [None] * 6, 6)
+    assert waited == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
+    assert isinstance(inbox.take(0), PortLost)
+    assert isinstance(inbox.take(0), Tick), "and is told of once"
+
+
+def test_a_port_that_was_heard_is_tried_again_at_once(monkeypatch):
+    waited, _ = waits_between(monkeypatch, [None, None, PortThat(b"a reading"), None], 4)
+    assert waited == [0.25, 0.5, 0.25, 0.5]
+
+
+def test_a_port_that_opens_and_fails_at_once_is_closed_and_not_opened_without_end(monkeypatch):
+    links = [PortThat() for _ in range(5)]
+    waited, _ = waits_between(monkeypatch, list(links), 5)
+    assert waited == [0.25, 0.5, 1.0, 2.0, 2.0]
+    assert all(link.closed for link in links)
 
 
 # -- the whole gateway, without a broker ------------------------------------------------------------------

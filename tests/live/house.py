@@ -98,6 +98,7 @@ class Gateway(Process):
         family: str = "alaris",
         prescription: Path | None = None,
         mqtt: str = "",
+        serial_number: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "gateway.toml"
@@ -120,6 +121,7 @@ port = "{port}"
 origin = "test"
 poll = "1s"
 {f'prescription = "{prescription}"' if prescription else ""}
+{f'serial_number = "{serial_number}"' if serial_number else ""}
 """
         )
         super().__init__(folder, "gateway", "run", "--config", str(self.config), "--trace")
