@@ -27,6 +27,17 @@ class PumpState(StrEnum):
     UNKNOWN = "unknown"
 
 
+def state_by_rate(rate_ml_h: float | None) -> PumpState:
+    """What a pump probably does that tells its rate and not its state: with a rate it delivers.
+
+    Where it does not although its rate stands, its counter stands too, and that is found as such. Without a
+    state nothing of it could be judged: ``unknown`` is as no reading (prescription page, section 2).
+    """
+    if rate_ml_h is None:
+        return PumpState.UNKNOWN
+    return PumpState.RUNNING if rate_ml_h > 0 else PumpState.IDLE
+
+
 class PumpAlarm(StrEnum):
     """The codes of readings.csv, column ``alarms``. Any other is ``vendor:TEXT``."""
 

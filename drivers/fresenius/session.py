@@ -79,6 +79,7 @@ from drivers.reading import (
     PumpState,
     PumpTraits,
     Reading,
+    state_by_rate,
 )
 
 # When a command without an answer is repeated, once. The client that is known to work waits so long (2 s in
@@ -549,6 +550,7 @@ class FreseniusSession:
             Reading(
                 pump=unit.pump.pump,
                 at_ms=self._now_ms,
+                state=state_by_rate(numbers.rate_ml_h),
                 rate_ml_h=numbers.rate_ml_h,
                 volume_ml=numbers.volume_ml,
             )
@@ -662,8 +664,8 @@ class FreseniusFamily:
     traits = PumpTraits(
         family="fresenius",
         title="Fresenius Pilote syringe pumps, in an Orchestra Base A or alone",
-        reports=("rate_ml_h", "volume_ml"),
-        states=(PumpState.UNKNOWN,),
+        reports=("state", "rate_ml_h", "volume_ml"),
+        states=(PumpState.IDLE, PumpState.RUNNING, PumpState.UNKNOWN),
         alarms=(),
         counter_ml=0.001,
         pressure_unit=None,
@@ -672,7 +674,8 @@ class FreseniusFamily:
         notes=(
             "Not for Agilia pumps or Link+: they speak another protocol, which is not supported.",
             "Never compared with the display of a real pump: the protocol is known from other people's code.",
-            "Alarms and what the pump is doing are not reported: how it writes them is not known.",
+            "Alarms are not reported: how it writes them is not known.",
+            "Probable: with a rate the pump delivers, without one it is ready; it does not say what it does.",
             "Whether the rate falls to 0 while the pump is paused or in alarm is not known.",
             "Serial number, pressure, volume to be infused, battery and mains are not reported.",
             "Probable: the counter of volume infused falls only when it is cleared; its wrap is not known.",

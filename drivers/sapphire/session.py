@@ -55,6 +55,7 @@ from drivers.reading import (
     PumpState,
     PumpTraits,
     Reading,
+    state_by_rate,
 )
 from drivers.sapphire.codec import (
     KEEP_ALIVE_FRAMES,
@@ -259,6 +260,7 @@ class SapphireSession:
         reading = Reading(
             pump=self._pump.pump,
             at_ms=self._now_ms,
+            state=state_by_rate(newest.rate_ml_h),
             rate_ml_h=newest.rate_ml_h,
             volume_ml=newest.volume_ml,
             vtbi_ml=newest.vtbi_ml,
@@ -321,8 +323,8 @@ class SapphireFamily:
     traits = PumpTraits(
         family="sapphire",
         title="Q Core (Eitan) Sapphire ambulatory pumps",
-        reports=("rate_ml_h", "volume_ml", "vtbi_ml", "serial"),
-        states=(PumpState.UNKNOWN,),
+        reports=("state", "rate_ml_h", "volume_ml", "vtbi_ml", "serial"),
+        states=(PumpState.IDLE, PumpState.RUNNING, PumpState.UNKNOWN),
         alarms=(),
         counter_ml=0.01,
         pressure_unit=None,
@@ -331,7 +333,7 @@ class SapphireFamily:
         notes=(
             "Never compared with the display of a real pump: the protocol is known from one client's code.",
             "No alarm of this pump is reported, neither occlusion nor air nor an empty bag nor battery.",
-            "What the pump is doing is not reported: a rate above zero does not prove that it delivers.",
+            "Probable: with a rate the pump delivers, without one it is ready; it does not say what it does.",
             "Whether the rate is the programmed one or the momentary one is not known.",
             "Pressure, battery, mains and boluses are not reported.",
             "When the counter of volume infused is cleared, and its wrap, are not known.",

@@ -49,6 +49,10 @@ class Conforming:
     """On the worst of these wires it is at most so long without a reading."""
     first_by_ms: int = 15_000
     """On a good wire the first reading is there."""
+    has_checksum: bool = True
+    """Without one a digit that was changed on the way cannot be told."""
+    question_bytes: int | None = None
+    """So many bytes of what is sent say what is asked; the rest counts on."""
 
     @property
     def family(self) -> Family:
@@ -61,6 +65,14 @@ class Conforming:
 
 CONFORMING = [
     Conforming("alaris", step_ml=0.001, rate_step_ml_h=0.01),
+    Conforming("fresenius", step_ml=0.001),
+    Conforming("fresenius", addresses=(1, 3, 5), step_ml=0.001),
+    Conforming("miva", question_bytes=3),
+    Conforming("newera", addresses=(0,), has_checksum=False),
+    Conforming("newera", addresses=(0, 7, 42), has_checksum=False),
+    Conforming("sapphire", question_bytes=7),
+    # of its frames of 230 bytes hardly one in ten survives the noisy wire
+    Conforming("terumo", silence_ms=4 * MIN),
 ]
 EVERY = pytest.mark.parametrize("one", CONFORMING, ids=str)
 
@@ -114,7 +126,8 @@ def test_over_a_good_wire_every_poll_is_a_true_reading_of_each_pump_and_nothing_
 def test_over_any_wire_what_is_read_is_true_and_no_pump_is_lost(one, wire):
     at = bedside(one, wire=wire, seed=1)
     at.run(END_MS)
-    assert_true(one, at)
+    if one.has_checksum or wire not in ("noisy", "lossy"):
+        assert_true(one, at)
     for address in one.addresses:
         moments = [
             0,
@@ -178,9 +191,11 @@ def test_one_that_falls_silent_is_not_told_from_memory_and_is_read_again_when_it
 def test_a_cable_that_was_out_is_followed_by_the_whole_beginning(one):
     at = bedside(one, fault("cable_pulled", 2 * MIN, MIN))
     at.run(END_MS)
-    first = next(data for _, data in at.sent)
-    again = next(data for at_ms, data in at.sent if at_ms >= 3 * MIN)
-    assert again == first
+    first = at.sent[0][1][: one.question_bytes]
+    again_ms = next(
+        at_ms for at_ms, data in at.sent if at_ms >= 3 * MIN and data[: one.question_bytes] == first
+    )
+    assert again_ms <= 3 * MIN + one.first_by_ms
     assert [r for r in at.readings if 2 * MIN + one.old_ms < r.at_ms < 3 * MIN] == []
     assert any(3 * MIN < r.at_ms <= 3 * MIN + one.first_by_ms for r in at.readings)
     assert_true(one, at)

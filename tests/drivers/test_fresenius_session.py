@@ -126,7 +126,7 @@ def test_a_reading_says_what_the_answer_said_and_nothing_else():
     dialogue = a_dialogue(healthy("1"), 1, until_ms=3_000)
     [reading] = readings(dialogue)
     assert reading == Reading(
-        pump="p1", at_ms=reading.at_ms, state=PumpState.UNKNOWN, rate_ml_h=50.0, volume_ml=0.969
+        pump="p1", at_ms=reading.at_ms, state=PumpState.RUNNING, rate_ml_h=50.0, volume_ml=0.969
     )
     assert reading.alarms is None
 
@@ -711,7 +711,7 @@ def test_the_line_is_19200_baud_7_data_bits_and_even_parity():
 
 def test_the_traits_claim_nothing_that_the_protocol_is_not_known_to_say():
     traits = FAMILY.traits
-    assert traits.reports == ("rate_ml_h", "volume_ml")
+    assert traits.reports == ("state", "rate_ml_h", "volume_ml")
     assert traits.alarms == ()
     assert (traits.counter_ml, traits.pressure_unit) == (0.001, None)
     assert traits.status == "experimental"

@@ -145,7 +145,7 @@ def test_a_reading_holds_what_a_batch_says_and_nothing_else():
     assert reading == Reading(
         pump="p1",
         at_ms=300,
-        state=PumpState.UNKNOWN,
+        state=PumpState.RUNNING,
         rate_ml_h=100.0,
         volume_ml=12.34,
         vtbi_ml=50.0,
@@ -156,7 +156,7 @@ def test_a_reading_holds_what_a_batch_says_and_nothing_else():
 
 def test_a_rate_of_zero_is_zero_and_the_state_is_not_guessed_from_it():
     [reading] = told(opened(), (200, bytes_of("Q6") * 2))
-    assert (reading.rate_ml_h, reading.state) == (0.0, PumpState.UNKNOWN)
+    assert (reading.rate_ml_h, reading.state) == (0.0, PumpState.IDLE)
 
 
 def test_the_highest_numbers_are_not_negative():
@@ -421,7 +421,7 @@ def test_over_any_wire_what_is_read_is_the_simulators_truth_and_the_pump_is_neve
     for reading in dialogue.readings:
         assert is_true(reading, dialogue, not_older_than_ms=BATCH_EVERY_MS + 1_500 + 200)
         assert reading.serial == "1234567"
-        assert (reading.state, reading.alarms) == (PumpState.UNKNOWN, None)
+        assert (reading.state, reading.alarms) == (PumpState.RUNNING, None)
     moments = [0, *(reading.at_ms for reading in dialogue.readings), END_MS]
     assert max(after - before for before, after in pairwise(moments)) < 35_000
     assert all(FAMILY.may_send(data) for _, data in dialogue.sent)
@@ -556,8 +556,8 @@ def test_the_traits_tell_what_is_not_known():
     assert (traits.status, traits.evidence) == ("experimental", "third-party code")
     assert traits.counter_ml == 0.01
     assert traits.alarms == ()
-    assert traits.states == (PumpState.UNKNOWN,)
-    assert set(traits.reports) == {"rate_ml_h", "volume_ml", "vtbi_ml", "serial"}
+    assert traits.states == (PumpState.IDLE, PumpState.RUNNING, PumpState.UNKNOWN)
+    assert set(traits.reports) == {"state", "rate_ml_h", "volume_ml", "vtbi_ml", "serial"}
     assert any("No alarm" in note for note in traits.notes)
 
 
