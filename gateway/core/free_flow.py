@@ -144,7 +144,8 @@ class Surplus(Struct):
             return None
         elapsed_ms = t_ms - seen_t_ms
         set_ml = rate_ml_h * elapsed_ms / MS_PER_HOUR
-        self.value_ml += moved_ml - surplus_begins_ml_h(rate_ml_h) * elapsed_ms / MS_PER_HOUR
+        edge_ml = surplus_begins_ml_h(rate_ml_h) * elapsed_ms / MS_PER_HOUR
+        self.value_ml = self.value_ml + moved_ml - edge_ml  # added up as by the quick way, to the last bit
         if self.value_ml <= NOTHING_ML:
             self._restart(t_ms)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alerts.condition import Kind, Priority
@@ -242,6 +242,14 @@ def test_its_priority_is_always_high(urgency: str) -> None:
         ),
         max_size=60,
     )
+)
+@example(
+    [
+        (5_000, 0.0, 0.0, False),
+        (5_000, None, 20.0, False),
+        (5_000, 0.1, 10.0, False),
+        (5_000, 0.01, 10.0, False),
+    ]
 )
 def test_the_short_way_of_ordinary_readings_leads_to_the_same(
     story: list[tuple[int, float | None, float, bool]],
