@@ -407,12 +407,14 @@ class Role(StrEnum):
     CAREGIVER = "caregiver"
 
 
-class Ack(_FromPerson, frozen=True, kw_only=True, tag="dripwatch.ack/1"):
+class Ack(_FromPerson, frozen=True, kw_only=True, omit_defaults=True, tag="dripwatch.ack/1"):
     """``ack``: ``rev`` is the one that was seen."""
 
     alert_id: Name
     rev: Count
     role: Role
+    adopt: bool = False
+    """Of ``wrong_pump``: the pump that answers is the patient's now (an addition to the MQTT page)."""
 
 
 class AbsenceWhat(StrEnum):

@@ -397,9 +397,10 @@ class Engine:
 
     def _reading(self, turn: _Turn, pump: WatchedPump, reading: Reading) -> None:
         pump.garbled_since_uptime_ms = None
-        expected_serial = pump.setup.serial_number
-        if expected_serial is not None and reading.serial is not None:
-            pump.wrong_pump = reading.serial != expected_serial
+        right_serial = pump.right_serial
+        if right_serial is not None and reading.serial is not None:
+            pump.wrong_pump = reading.serial != right_serial
+            pump.other_serial = reading.serial if pump.wrong_pump else None
             self._about_pump(
                 turn,
                 pump,
@@ -594,6 +595,10 @@ class Engine:
     def _ack(self, turn: _Turn, ack: wire.Ack) -> None:
         if self._answered_before(turn, ack.id):
             return
+        if ack.adopt and self._adoptable(ack) is None:
+            self._answer(turn, ack.id, AnswerReason.NOT_ALLOWED)
+            return
+        adopted = self._adoptable(ack) if ack.adopt else None
         reason, alert = self.book.acknowledge(
             ack.alert_id,
             ack.rev,
@@ -604,7 +609,21 @@ class Engine:
         )
         if alert is not None:
             self._alerts_changed(turn, [alert])
+        if adopted is not None and reason is None:
+            self._adopt(turn, adopted)
         self._answer(turn, ack.id, reason)
+
+    def _adoptable(self, ack: wire.Ack) -> WatchedPump | None:
+        """The pump of an open ``wrong_pump`` that has said who it is; ``None``: nothing can be adopted."""
+        alert = self.book.open.get(ack.alert_id)
+        pump = self._pumps.get(alert.pump) if alert is not None and alert.kind is Kind.WRONG_PUMP else None
+        return pump if pump is not None and pump.wrong_pump and pump.other_serial is not None else None
+
+    def _adopt(self, turn: _Turn, pump: WatchedPump) -> None:
+        """The pump that answers is the patient's now: somebody has said so by name."""
+        pump.adopted_serial, pump.other_serial = pump.other_serial, None
+        pump.wrong_pump = False
+        self._about_pump(turn, pump, Kind.WRONG_PUMP, Verdict.ABSENT, "The pump that answers was adopted.")
 
     def _resync(self, turn: _Turn, resync: wire.Resync) -> None:
         if self._answered_before(turn, resync.id):

@@ -47,6 +47,9 @@ class PumpKept(Struct, frozen=True, kw_only=True):
     urgency: Urgency
     origin: str
     driver_status: str
+    adopted_serial: str | None = None
+    configured_serial: str | None = None
+    """Which serial number was configured when that one was adopted."""
 
 
 class Resumed(StrEnum):
@@ -75,6 +78,13 @@ class WatchedPump:
         self.garbled_since_uptime_ms: int | None = None
         self.garbled = self.has(Kind.GARBLED_LINK)
         self.wrong_pump = setup.serial_number is not None and self.has(Kind.WRONG_PUMP)
+        self.other_serial: str | None = None
+        """Of the pump that answers and is not the right one."""
+        self.adopted_serial = (
+            kept.adopted_serial
+            if kept is not None and kept.configured_serial == setup.serial_number
+            else None
+        )
         self.link_told = ""
         self.points: list[projections.Point] = []
         self.points_since_t_ms: int | None = None
@@ -82,6 +92,11 @@ class WatchedPump:
         self.points_in_waiting_batch = 0
         self.published: bytes | None = None
         self.published_t_ms: int | None = None
+
+    @property
+    def right_serial(self) -> str | None:
+        """Of the pump that may be judged: the adopted one, else that of the configuration; ``None``: any."""
+        return self.adopted_serial or self.setup.serial_number
 
     @property
     def urgency(self) -> Urgency:
@@ -140,6 +155,8 @@ class WatchedPump:
                 urgency=self.urgency,
                 origin=self.setup.origin,
                 driver_status=self.setup.driver_status,
+                adopted_serial=self.adopted_serial,
+                configured_serial=self.setup.serial_number,
             )
         )
 

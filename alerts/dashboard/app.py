@@ -388,6 +388,7 @@ def make_app(
                 rev=int(str(form["rev"])),
                 by=viewer.name,
                 role=wire.Role(viewer.role),
+                adopt="adopt" in form,
                 closes="closes" in form,
             )
         except (KeyError, ValueError):

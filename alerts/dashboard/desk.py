@@ -95,6 +95,8 @@ class Acknowledge(Struct, frozen=True, kw_only=True):
     rev: int
     by: str
     role: wire.Role
+    adopt: bool = False
+    """They say that the pump that answers is the patient's now."""
     closes: bool = False
     """They were told that the gateway no longer knows it, and close it here."""
 
@@ -412,6 +414,7 @@ class Desk:
                 alert_id=request.alert_id,
                 rev=request.rev,
                 role=request.role,
+                adopt=request.adopt,
             )
         )
         message = Message(topic=wire.down(request.home, "ack"), payload=payload, expiry_s=expiry_s)

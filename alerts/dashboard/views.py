@@ -87,6 +87,8 @@ class AlertRow(Struct, frozen=True, kw_only=True):
     doubt: str
     """Why this may not be how things are, or empty."""
     outcome: Outcome | None
+    may_adopt: bool
+    """Whether another pump answers, and may be taken as the patient's."""
     button: str
     """What the button says; empty if there is nothing to acknowledge."""
     is_orphan: bool
@@ -387,6 +389,7 @@ def alert_row(board: Board, name: str, known: KnownAlert, now_ms: int) -> AlertR
         acknowledged=acknowledged if newest.state == AlertState.ACKNOWLEDGED else None,
         doubt=_alert_doubt(board, home, known, now_ms),
         outcome=outcome,
+        may_adopt=newest.kind == Kind.WRONG_PUMP and newest.state != AlertState.LATCHED,
         button=_button(board, home, known, outcome),
         is_orphan=is_orphan(home, known),
         link=f"/alert/{name}/{newest.alert_id}",

@@ -84,6 +84,8 @@ class Memory(Struct, kw_only=True):
     first_was_busy: bool = False
     """It found the pump running, paused or in alarm (prescription page, section 1.1, rule 5)."""
     seen_t_ms: int | None = None
+    serial: str | None = None
+    """Of the pump that was read last, if it says its number."""
     pump_state: PumpState = PumpState.UNKNOWN
     doing: Doing = Doing.STILL
     rate_ml_h: float | None = None

@@ -29,7 +29,7 @@ from gateway.core.timeline import GapKind, Instant
 from gateway.core.versions import Orders, WaitingOrder
 from gateway.core.watch import Watch
 
-_SNAPSHOT_VERSION = 7
+_SNAPSHOT_VERSION = 8
 DEVIATIONS = frozenset(
     {
         Kind.NOT_STARTED,

@@ -102,6 +102,16 @@ class Volumes:
             memory.rate_limit.update(delivered_ml, allowed_ml, 2 * self.surplus_allowed_ml)
         return delivered_ml
 
+    def begin_with_another_pump(self) -> None:
+        """Another pump has been put in place of this one, and somebody has adopted it.
+
+        What was given stays; its counter's first value was not delivered, and what it or the one before gave
+        since the last reading has not been seen.
+        """
+        memory = self._case.memory
+        memory.counter_ml = None
+        memory.carry.fell = True
+
     def _across_fall(self, previous_ml: float, value_ml: float, reading: Reading, t_ms: int) -> float:
         memory = self._case.memory
         carry = memory.carry

@@ -62,6 +62,10 @@ class Watch:
         """Take one reading; ``length_known`` is False if nobody knows how long it is since the last one."""
         memory = self.case.memory
         reading = self._rates.with_bolus_named(reading)
+        if reading.serial is not None:
+            if memory.serial not in (None, reading.serial):
+                self.volumes.begin_with_another_pump()
+            memory.serial = reading.serial
         last_t_ms = memory.seen_t_ms
         elapsed_ms = 0 if last_t_ms is None else t_ms - last_t_ms
         if not (

@@ -329,6 +329,37 @@ def test_a_wrong_pump_is_still_the_wrong_one_after_a_restart_until_the_right_one
     assert home.told("wrong_pump")[-1][1:] == ("latched", "resolved")
 
 
+def test_another_pump_can_be_adopted_by_name_and_stays_so_over_a_restart(tmp_path):
+    home = Home(tmp_path, serial_number="8002-1")
+    home.connect()
+    home.plug_in()
+    home.hear("state=running rate_ml_h=5 volume_ml=90 alarms= serial=8002-2")
+    alert_id = home.alert("wrong_pump")["alert_id"]
+    home.tell("ack", id="i-1", alert_id=alert_id, rev=1, role="nurse", adopt=True)
+    assert home.said("answer")[-1]["accepted"]
+    assert home.told("wrong_pump")[-1][1:] == ("closed", "resolved")
+    home.hear("state=running rate_ml_h=5 volume_ml=90.1 alarms= serial=8002-2")
+    home.stop()
+    home.start()
+    home.connect()
+    home.plug_in()
+    home.hear("state=running rate_ml_h=6 volume_ml=90.2 alarms= serial=8002-2")
+    assert home.said("state")[-1]["rate_ml_h"] == 6.0
+    home.hear("state=running rate_ml_h=7 volume_ml=1 alarms= serial=8002-1")
+    assert home.told("wrong_pump")[-1][1:] == ("active", "first")
+
+
+def test_nothing_is_adopted_that_has_not_said_who_it_is(tmp_path):
+    home = Home(tmp_path, serial_number="8002-1")
+    home.connect()
+    home.plug_in()
+    home.hear("state=running rate_ml_h=5 volume_ml=90 alarms= serial=8002-2")
+    home.hear(f"{IDLE} serial=8002-1")
+    alert_id = home.alert("wrong_pump")["alert_id"]
+    home.tell("ack", id="i-1", alert_id=alert_id, rev=2, role="nurse", adopt=True)
+    assert home.said("answer")[-1]["reason"] == "not_allowed"
+
+
 def test_a_wrong_pump_that_the_configuration_no_longer_forbids_has_been_adopted(tmp_path):
     home = Home(tmp_path, serial_number="8002-1")
     home.plug_in()

@@ -7,7 +7,7 @@ import pytest
 from alerts.condition import Kind, Priority
 from drivers.reading import PumpState, Reading
 from gateway.core.timeline import Moment
-from tests.gateway.core.pump_days import START_UTC_MS, Ward, continuous, order
+from tests.gateway.core.pump_days import HOUR_MS, MINUTE_MS, START_UTC_MS, Ward, continuous, order
 from tests.gateway.core.timetable import BOOT_MS, live, must_be_told, play
 
 PUMP = 'counter_ml = 0.01\nstroke_ml = 0.005\nripple_ml = 0.01\npoll = "5s"'
@@ -860,3 +860,28 @@ class TestDemand:
             until="1:20",
         )
         must_be_told(ward, "0:00 dose_started\n1:00 demand_denied\n1:10 demand_denied", info=True)
+
+
+@pytest.mark.parametrize("first_value_ml", [0.0, 3.0, 34.0, 500.0])
+def test_of_another_pump_that_was_adopted_the_first_counter_value_was_not_delivered(first_value_ml):
+    prescription = continuous(60.0, 2, pump="counter_ml = 0.1")
+    ward = Ward(prescription)
+    delivered_ml = []
+    for minute in range(0, 60):
+        second = minute >= 30
+        volume_ml = first_value_ml + (minute - 30) if second else float(minute)
+        reading = Reading(
+            pump="pump",
+            at_ms=minute * MINUTE_MS,
+            state=PumpState.RUNNING,
+            rate_ml_h=60.0,
+            volume_ml=volume_ml,
+            alarms=(),
+            serial="8002-2" if second else "8002-1",
+        )
+        passed_ms = minute * MINUTE_MS
+        ward.take(Moment(monotonic_ms=HOUR_MS + passed_ms, utc_ms=START_UTC_MS + passed_ms), reading)
+        delivered_ml.append(ward.monitor.memory.occurrence.delivered_ml)
+    assert ward.alerts() == []
+    assert delivered_ml[29:32] == pytest.approx([29.0, 29.0, 30.0])
+    assert delivered_ml[-1] == pytest.approx(58.0)
