@@ -394,6 +394,22 @@ def test_without_a_name_or_with_another_token_nothing_is_done(site: Site, path: 
     assert [message for message in site.sent if "ack" in message.topic] == []
 
 
+def test_another_pump_can_be_taken_as_the_patients_and_only_there(site: Site) -> None:
+    words = "Use this pump from now on"
+    site.hear(site.home.alert())
+    site.start()
+    token = site.say_who()
+    assert words not in site.get("/").text
+    stream = site.stream()
+    site.hear(site.home.alert(2, kind="wrong_pump", priority="high"))
+    stream.until(words)
+    stream.close()
+    wish = {**acknowledge(token), "alert_id": "a-s-1-2", "adopt": "yes"}
+    assert site.post("/ack", wish).status == 303
+    [sent] = [message for message in site.sent if "ack" in message.topic]
+    assert json.loads(sent.payload)["adopt"] is True
+
+
 def test_an_orphan_is_closed_by_the_form_that_says_so(site: Site) -> None:
     site.hear(site.home.alert(), site.home.open_list(as_of=2))
     site.start()
