@@ -20,13 +20,17 @@ from tests.live.simulated_pump import simulated_pump
 pytestmark = [pytest.mark.live, pytest.mark.timeout(110)]
 
 CLIENT = Path(__file__).with_name("infupy_client.py")
-A_MINUTE_S = 60
+READS_FOR_S = 20
+SPEEDS = [pytest.param(3, id="a_minute"), pytest.param(30, id="ten_minutes", marks=pytest.mark.long)]
+"""So many times as fast as time: the client has no clock of its own."""
 A_WHILE_S = 6
 
 
-def test_infupy_reads_rate_and_volume_for_a_minute_and_every_value_is_the_truth(tmp_path: Path) -> None:
-    with simulated_pump("alaris", "--link", tmp_path / "pump", "--log", tmp_path / "log") as pump:
-        read = infupy_reads(tmp_path / "pump", A_MINUTE_S, "quiet")
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_infupy_reads_rate_and_volume_and_every_value_is_the_truth(tmp_path: Path, speed: int) -> None:
+    arguments = ["alaris", "--link", tmp_path / "pump", "--log", tmp_path / "log", "--speed", str(speed)]
+    with simulated_pump(*arguments) as pump:
+        read = infupy_reads(tmp_path / "pump", READS_FOR_S, "quiet")
         assert pump.say("quit")["quit"]
 
     true = [(entry["request"], true_value(entry)) for entry in entries(tmp_path / "log")]

@@ -20,16 +20,28 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(100)]
 
 CLIENT = Path(__file__).with_name("infupy_fresenius_client.py")
 A_WHILE_S = 20
+SPEEDS = [pytest.param(3, id="a_minute"), pytest.param(30, id="ten_minutes", marks=pytest.mark.long)]
+"""So many times as fast as time: the client has no clock of its own."""
 
 
+@pytest.mark.parametrize("speed", SPEEDS)
 @pytest.mark.parametrize("addresses", [(1, 3), ()], ids=["base", "alone"])
 def test_infupy_reads_rates_and_volumes_and_every_value_is_the_truth(
-    tmp_path: Path, addresses: tuple[int, ...]
+    tmp_path: Path, addresses: tuple[int, ...], speed: int
 ) -> None:
     stories: list[str | Path] = []
     for address, story in zip(addresses, ("steady", "steady"), strict=False):
         stories += ["--scenario", f"{address}={story}"]
-    arguments = ["fresenius", "--link", tmp_path / "pump", "--log", tmp_path / "log", *stories]
+    arguments = [
+        "fresenius",
+        "--link",
+        tmp_path / "pump",
+        "--log",
+        tmp_path / "log",
+        *stories,
+        "--speed",
+        str(speed),
+    ]
     with simulated_pump(*arguments) as pump:
         read = infupy_reads(tmp_path / "pump", A_WHILE_S, addresses)
         assert pump.say("quit")["quit"]
