@@ -164,10 +164,19 @@ class SerialLink:
             raise OSError("the device answers no more")
         return data
 
+    def _written_at_once(self, data: bytes) -> int:
+        """How many bytes the device takes without being waited for: nearly always all of a query."""
+        try:
+            return os.write(self._port.fileno(), data)
+        except BlockingIOError:
+            return 0
+
     def write(self, data: bytes) -> None:
         """Send ``data``."""
         try:
-            self._port.write(data)
+            rest = data[self._written_at_once(data) :] if self._is_device else data
+            if rest:
+                self._port.write(rest)
         except serial.SerialTimeoutException as problem:
             raise LinkDown(
                 f"{self._name} takes no bytes: look at cable and adapter; it will be opened anew"
