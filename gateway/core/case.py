@@ -118,9 +118,8 @@ class Case:
     def runs_out(self, t_ms: int) -> bool:
         """Whether a bag that is empty, or air from it, is the end of a dose and nothing else (rule 4).
 
-        It is with the volume in; after the end for as long as the pump goes on to say so, and where nothing
-        is to be given. What it says first when the next dose may begin, or while a rate is ordered between
-        two, stops that.
+        It is with the volume in; after the end for as long as the pump goes on to say so, and until the next
+        dose may begin. What it says first from then on stops that dose.
         """
         memory = self.memory
         if memory.occurrence is not None:
@@ -135,7 +134,7 @@ class Case:
             return True
         follows = number > 1 and self.course.gap_ms(number - 1) == 0
         begins = not follows and self.window_is_open(number, t_ms)
-        return not begins and self.schedule.between_ml_h == 0
+        return not begins
 
     def counted_words(self, occurrence: Occurrence) -> str:
         """What the pump says of how much was given, for messages."""
