@@ -44,7 +44,6 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _ALARM = re.compile("|".join(PumpAlarm) + "|vendor:[A-Za-z0-9_-]{1,40}")
 _WORDS = ("state", "alarms", "serial", "on_mains")
-_SAMPLE_BYTES = 32
 
 
 class ScriptError(ValueError):
@@ -163,9 +162,7 @@ class DummySession:
         return self._now_ms + self._pump.poll_ms
 
     def _fault(self, kind: FaultKind, data: bytes, detail: str) -> LinkFault:
-        return LinkFault(
-            at_ms=self._now_ms, kind=kind, byte_count=len(data), sample=data[:_SAMPLE_BYTES], detail=detail
-        )
+        return LinkFault.of(self._now_ms, kind, data, detail)
 
 
 class DummyFamily:

@@ -37,6 +37,14 @@ class PumpOnLine(Struct, frozen=True, kw_only=True):
     poll_ms: int = 5_000
     """How often it is to be read."""
 
+    def next_poll_ms(self, poll_at_ms: int, now_ms: int) -> int:
+        """When to read it after the poll that was due at ``poll_at_ms``.
+
+        One that is late by more than a poll does not make up for what was missed.
+        """
+        next_ms = poll_at_ms + self.poll_ms
+        return next_ms if next_ms > now_ms else now_ms + self.poll_ms
+
 
 class Session(Protocol):
     """One dialogue on one port. All times are monotonic milliseconds."""
@@ -78,3 +86,20 @@ class Family(Protocol):
         Raises ValueError, with a sentence for the person who configures, if this family cannot have these
         pumps on one port.
         """
+
+
+def can_be_polled(pump: PumpOnLine) -> None:
+    """Raises ValueError, in words, for a poll that is none."""
+    if pump.poll_ms <= 0:
+        raise ValueError(f"pump {pump.pump}: a poll of {pump.poll_ms} ms is not possible; 5s is usual")
+
+
+def the_only_pump(family: str, pumps: Sequence[PumpOnLine]) -> PumpOnLine:
+    """The one pump of a port, in a family without addresses. Raises ValueError, in words, for any other."""
+    if len(pumps) != 1:
+        raise ValueError(f"a {family} pump needs a port of its own; {len(pumps)} are set on this one")
+    [pump] = pumps
+    if pump.address is not None:
+        raise ValueError(f"pump {pump.pump}: {family} pumps have no address; remove `address`")
+    can_be_polled(pump)
+    return pump

@@ -87,6 +87,9 @@ class FaultKind(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
+SAMPLE_BYTES = 32
+
+
 class LinkFault(Struct, frozen=True, kw_only=True):
     """Bytes that could not be read: counted, sampled, never thrown away in silence."""
 
@@ -94,8 +97,13 @@ class LinkFault(Struct, frozen=True, kw_only=True):
     kind: FaultKind
     byte_count: int
     sample: bytes
-    """The first bytes of them, at most 32."""
+    """The first bytes of them, at most ``SAMPLE_BYTES``."""
     detail: str = ""
+
+    @classmethod
+    def of(cls, at_ms: int, kind: FaultKind, data: bytes, detail: str) -> LinkFault:
+        """All of ``data`` counted, and its beginning as the sample."""
+        return cls(at_ms=at_ms, kind=kind, byte_count=len(data), sample=data[:SAMPLE_BYTES], detail=detail)
 
 
 Fact = Reading | LinkFault

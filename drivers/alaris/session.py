@@ -55,7 +55,7 @@ from drivers.alaris.codec import (
     encode,
     stream,
 )
-from drivers.family import LineSettings, PumpOnLine
+from drivers.family import LineSettings, PumpOnLine, the_only_pump
 from drivers.framing import Cut, CutKind
 from drivers.reading import (
     DriverStatus,
@@ -108,7 +108,6 @@ _ANSWER: dict[Query, type[Reply]] = {
 _KNOWN_PROTOCOL = "Asena Rev 2."
 _NO_ALARM_NOTICE = "-"
 _NO_ALARM_CODE = "AL_NOALM"
-_SAMPLE_BYTES = 32
 _VENDOR_TEXT_LIMIT = 40
 
 ALARMS = {
@@ -223,10 +222,7 @@ class AlarisSession:
                 self._to_ask.append(Query.VOLUME_TO_BE_INFUSED)
         self._to_ask.append(Query.INFUSION)
         self._vtbi_ml = None
-        self._round_at_ms += self._pump.poll_ms
-        if self._round_at_ms <= self._now_ms:
-            # Late by more than a poll: what was missed is not made up for.
-            self._round_at_ms = self._now_ms + self._pump.poll_ms
+        self._round_at_ms = self._pump.next_poll_ms(self._round_at_ms, self._now_ms)
 
     def _too_late_ms(self, query: Query) -> int:
         """When an answer to this query, sent now, would be too old (head of this file, rule 2)."""
@@ -381,10 +377,7 @@ class AlarisSession:
         self._facts.append(reading)
 
     def _fault(self, kind: FaultKind, data: bytes, detail: str) -> None:
-        fault = LinkFault(
-            at_ms=self._now_ms, kind=kind, byte_count=len(data), sample=data[:_SAMPLE_BYTES], detail=detail
-        )
-        self._facts.append(fault)
+        self._facts.append(LinkFault.of(self._now_ms, kind, data, detail))
 
 
 def _state(infusion: Infusion) -> PumpState:
@@ -442,12 +435,4 @@ class AlarisFamily:
 
     def open_session(self, pumps: Sequence[PumpOnLine]) -> AlarisSession:
         """A dialogue with the one pump that an Alaris port can have. Raises ValueError for more, or none."""
-        if len(pumps) != 1:
-            raise ValueError(f"an alaris pump needs a port of its own; {len(pumps)} are set on this one")
-        if pumps[0].address is not None:
-            raise ValueError(f"pump {pumps[0].pump}: alaris pumps have no address; remove `address`")
-        if pumps[0].poll_ms <= 0:
-            raise ValueError(
-                f"pump {pumps[0].pump}: a poll of {pumps[0].poll_ms} ms is not possible; 5s is usual"
-            )
-        return AlarisSession(pumps[0])
+        return AlarisSession(the_only_pump(self.traits.family, pumps))

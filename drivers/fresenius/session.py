@@ -46,7 +46,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from drivers.family import LineSettings, PumpOnLine
+from drivers.family import LineSettings, PumpOnLine, can_be_polled
 from drivers.framing import Cut, CutKind
 from drivers.fresenius.codec import (
     ACK,
@@ -133,7 +133,6 @@ _REPEATED = ("5", _NOT_READY, *_DAMAGED_ON_THE_WAY)
 # More than this many in one piece is noise, and need not be answered.
 _OWED_LIMIT = 16
 _LINE_CHECKS_LIMIT = 8
-_SAMPLE_BYTES = 32
 _NEVER_MS = 1 << 62
 _MS_PER_H = 3_600_000
 
@@ -294,10 +293,7 @@ class FreseniusSession:
             unit.due_ms = _NEVER_MS
             steps = [Command.MODULES] if unit.is_open else [Command.OPEN, Command.MODULES]
         else:
-            unit.due_ms += unit.pump.poll_ms
-            if unit.due_ms <= self._now_ms:
-                # Late by more than a poll: what was missed is not made up for.
-                unit.due_ms = self._now_ms + unit.pump.poll_ms
+            unit.due_ms = unit.pump.next_poll_ms(unit.due_ms, self._now_ms)
             steps = [] if unit.is_open else [Command.OPEN]
             if unit.unsubscribe:
                 unit.unsubscribe = False
@@ -624,10 +620,7 @@ class FreseniusSession:
             unit.due_ms = self._now_ms
 
     def _fault(self, kind: FaultKind, data: bytes, detail: str) -> None:
-        fault = LinkFault(
-            at_ms=self._now_ms, kind=kind, byte_count=len(data), sample=data[:_SAMPLE_BYTES], detail=detail
-        )
-        self._facts.append(fault)
+        self._facts.append(LinkFault.of(self._now_ms, kind, data, detail))
 
 
 def _named(address: Address) -> str:
@@ -702,10 +695,7 @@ class FreseniusFamily:
         if not pumps:
             raise ValueError("a fresenius port needs at least one pump")
         for pump in pumps:
-            if pump.poll_ms <= 0:
-                raise ValueError(
-                    f"pump {pump.pump}: a poll of {pump.poll_ms} ms is not possible; 5s is usual"
-                )
+            can_be_polled(pump)
             if pump.address is None and len(pumps) > 1:
                 raise ValueError(
                     f"pump {pump.pump}: of several fresenius pumps on a port each needs `address`, 1 to 5"

@@ -40,7 +40,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from drivers.family import LineSettings, PumpOnLine
+from drivers.family import LineSettings, PumpOnLine, the_only_pump
 from drivers.framing import Cut, CutKind
 from drivers.miva.codec import (
     RING_RECORDS,
@@ -65,6 +65,7 @@ from drivers.miva.codec import (
 )
 from drivers.miva.log import NEWEST_RECORDS, EventLog, Move
 from drivers.reading import (
+    SAMPLE_BYTES,
     DriverStatus,
     Evidence,
     Fact,
@@ -102,7 +103,6 @@ NOTICE_NEWS_MS = 15_000
 
 _SETTINGS = (Query.DEMAND_BOLUS, Query.DEMAND_LOCKOUT)
 _STATUS = (Query.RUNNING, Query.BOLUS_RUNNING, Query.RATE, Query.VOLUME_INFUSED)
-_SAMPLE_BYTES = 32
 
 
 class _RecordAt(Struct, frozen=True):
@@ -236,10 +236,7 @@ class MivaSession:
         if self._now_ms >= self._log_rests_until_ms:
             self._to_ask.append(Query.LOG)
         self._to_ask.extend(_STATUS)
-        self._round_at_ms += self._pump.poll_ms
-        if self._round_at_ms <= self._now_ms:
-            # Late by more than a poll: what was missed is not made up for.
-            self._round_at_ms = self._now_ms + self._pump.poll_ms
+        self._round_at_ms = self._pump.next_poll_ms(self._round_at_ms, self._now_ms)
 
     def _next_proof(self) -> _RecordAt:
         self._proof_index = (self._proof_index + 1) % RING_RECORDS
@@ -456,7 +453,7 @@ class MivaSession:
 
 def _sample(data: bytes, reply: Reply | None) -> bytes:
     """The first bytes; without digits where they are, or may be a piece of, a record (head of this file)."""
-    sample = data[:_SAMPLE_BYTES]
+    sample = data[:SAMPLE_BYTES]
     if reply is not None and not isinstance(reply, Record):
         return sample
     return re.sub(rb"[0-9A-Fa-f]", b"x", sample)
@@ -555,12 +552,4 @@ class MivaFamily:
 
     def open_session(self, pumps: Sequence[PumpOnLine]) -> MivaSession:
         """A dialogue with the one pump that a MIVA's port can have. Raises ValueError for more, or none."""
-        if len(pumps) != 1:
-            raise ValueError(f"a miva pump needs a port of its own; {len(pumps)} are set on this one")
-        if pumps[0].address is not None:
-            raise ValueError(f"pump {pumps[0].pump}: miva pumps have no address; remove `address`")
-        if pumps[0].poll_ms <= 0:
-            raise ValueError(
-                f"pump {pumps[0].pump}: a poll of {pumps[0].poll_ms} ms is not possible; 5s is usual"
-            )
-        return MivaSession(pumps[0])
+        return MivaSession(the_only_pump(self.traits.family, pumps))

@@ -44,7 +44,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from drivers.family import LineSettings, PumpOnLine
+from drivers.family import LineSettings, PumpOnLine, can_be_polled
 from drivers.framing import Cut, CutKind
 from drivers.newera.codec import (
     HIGHEST_ADDRESS,
@@ -102,7 +102,6 @@ _NO_VALUE_NOW = ("NA", "IGN")
 _IS_IN_SAFE_MODE = (
     "is in Safe mode, which this driver neither enters nor leaves: it stops if its program does"
 )
-_SAMPLE_BYTES = 32
 _MOST_LATCHED = 8
 
 STATES = {
@@ -160,14 +159,12 @@ class _Pump:
         return self.round_began_ms if self.to_ask else self.round_at_ms
 
     def begin_round(self, now_ms: int) -> None:
-        """Put down what is to be asked in this round; what was missed is not made up for."""
+        """Put down what is to be asked in this round."""
         who = () if self.is_identified else _WHO
         self.to_ask = deque((*_ROUND, *who) if self.is_silent else (*who, *_ROUND))
         self.alarms_in_round = 0
         self.round_began_ms = now_ms
-        self.round_at_ms += self.pump.poll_ms
-        if self.round_at_ms <= now_ms:
-            self.round_at_ms = now_ms + self.pump.poll_ms
+        self.round_at_ms = self.pump.next_poll_ms(self.round_at_ms, now_ms)
 
     def is_answering(self) -> None:
         """It has answered what it was asked."""
@@ -455,10 +452,7 @@ class NewEraSession:
             self._fault(FaultKind.UNSUPPORTED, frame, words)
 
     def _fault(self, kind: FaultKind, data: bytes, detail: str) -> None:
-        fault = LinkFault(
-            at_ms=self._now_ms, kind=kind, byte_count=len(data), sample=data[:_SAMPLE_BYTES], detail=detail
-        )
-        self._facts.append(fault)
+        self._facts.append(LinkFault.of(self._now_ms, kind, data, detail))
 
 
 class NewEraFamily:
@@ -512,10 +506,7 @@ class NewEraFamily:
                 raise ValueError(
                     f"pump {pump.pump}: newera addresses go from 0 to {HIGHEST_ADDRESS}, not {address}"
                 )
-            if pump.poll_ms <= 0:
-                raise ValueError(
-                    f"pump {pump.pump}: a poll of {pump.poll_ms} ms is not possible; 5s is usual"
-                )
+            can_be_polled(pump)
             if any(address == other for _, other in placed):
                 raise ValueError(f"pump {pump.pump}: address {address} is set twice on this port")
             placed.append((pump, _FACTORY_ADDRESS if address is None else address))

@@ -44,9 +44,10 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from drivers.family import LineSettings, PumpOnLine
+from drivers.family import LineSettings, PumpOnLine, the_only_pump
 from drivers.framing import Cut, CutKind
 from drivers.reading import (
+    SAMPLE_BYTES,
     DriverStatus,
     Evidence,
     Fact,
@@ -92,8 +93,6 @@ STALLED_MS = 1_500
 FROM_THE_LINE_MS = 60
 # Ten damaged batches a second need not be ten lines in a log.
 FAULTS_EVERY_MS = 1_000
-
-_SAMPLE_BYTES = 32
 
 
 class SapphireSession:
@@ -232,7 +231,7 @@ class SapphireSession:
             at_ms=self._now_ms,
             kind=FaultKind.UNSUPPORTED,
             byte_count=seen + len(frame),
-            sample=frame[:_SAMPLE_BYTES],
+            sample=frame[:SAMPLE_BYTES],
             detail=f"no batch, but messages of type {message.type.value} ({_name(message.type)})",
         )
 
@@ -270,17 +269,14 @@ class SapphireSession:
         self._next_round()
 
     def _next_round(self) -> None:
-        self._round_at_ms += self._pump.poll_ms
-        if self._round_at_ms <= self._now_ms:
-            # Late by more than a poll: what was missed is not made up for.
-            self._round_at_ms = self._now_ms + self._pump.poll_ms
+        self._round_at_ms = self._pump.next_poll_ms(self._round_at_ms, self._now_ms)
 
     def _fault(self, kind: FaultKind, data: bytes, detail: str, byte_count: int | None = None) -> None:
         count = len(data) if byte_count is None else byte_count
         waiting = self._faults.get(kind)
         if waiting is None:
             self._faults[kind] = LinkFault(
-                at_ms=self._now_ms, kind=kind, byte_count=count, sample=data[:_SAMPLE_BYTES], detail=detail
+                at_ms=self._now_ms, kind=kind, byte_count=count, sample=data[:SAMPLE_BYTES], detail=detail
             )
         else:
             self._faults[kind] = structs.replace(waiting, byte_count=waiting.byte_count + count)
@@ -351,12 +347,4 @@ class SapphireFamily:
 
     def open_session(self, pumps: Sequence[PumpOnLine]) -> SapphireSession:
         """A dialogue with the one pump that a port can have. Raises ValueError for more, or none."""
-        if len(pumps) != 1:
-            raise ValueError(f"a sapphire pump needs a port of its own; {len(pumps)} are set on this one")
-        if pumps[0].address is not None:
-            raise ValueError(f"pump {pumps[0].pump}: sapphire pumps have no address; remove `address`")
-        if pumps[0].poll_ms <= 0:
-            raise ValueError(
-                f"pump {pumps[0].pump}: a poll of {pumps[0].poll_ms} ms is not possible; 5s is usual"
-            )
-        return SapphireSession(pumps[0])
+        return SapphireSession(the_only_pump(self.traits.family, pumps))

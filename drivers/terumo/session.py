@@ -33,7 +33,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from drivers.family import LineSettings, PumpOnLine
+from drivers.family import LineSettings, PumpOnLine, the_only_pump
 from drivers.framing import Cut, CutKind
 from drivers.reading import (
     DriverStatus,
@@ -81,7 +81,6 @@ FAST_REPLY_MS = 500
 UNKNOWN_ALARM = "vendor:unknown"
 """The pump sounds an alarm and sets no bit that we know."""
 
-_SAMPLE_BYTES = 32
 
 ALARMS: dict[AlarmBit, str] = {
     AlarmBit.SHUTDOWN_NOTICE: "vendor:shutdown_notice",
@@ -186,10 +185,7 @@ class TerumoSession:
             return b""
         if self._older_may_come and not self._repeats_numbers:
             return self._ask(who=True)
-        self._round_at_ms += self._pump.poll_ms
-        if self._round_at_ms <= now_ms:
-            # Late by more than a poll: what was missed is not made up for.
-            self._round_at_ms = now_ms + self._pump.poll_ms
+        self._round_at_ms = self._pump.next_poll_ms(self._round_at_ms, now_ms)
         return self._ask(who=False)
 
     def next_due_ms(self) -> int:
@@ -323,10 +319,7 @@ class TerumoSession:
         )
 
     def _fault(self, kind: FaultKind, data: bytes, detail: str) -> None:
-        fault = LinkFault(
-            at_ms=self._now_ms, kind=kind, byte_count=len(data), sample=data[:_SAMPLE_BYTES], detail=detail
-        )
-        self._facts.append(fault)
+        self._facts.append(LinkFault.of(self._now_ms, kind, data, detail))
 
 
 def _words(asked: _Asked | None) -> str:
@@ -404,12 +397,4 @@ class TerumoFamily:
 
     def open_session(self, pumps: Sequence[PumpOnLine]) -> TerumoSession:
         """A dialogue with the one pump of a port. Raises ValueError for more, or none."""
-        if len(pumps) != 1:
-            raise ValueError(f"a terumo pump needs a port of its own; {len(pumps)} are set on this one")
-        if pumps[0].address is not None:
-            raise ValueError(f"pump {pumps[0].pump}: terumo pumps have no address; remove `address`")
-        if pumps[0].poll_ms <= 0:
-            raise ValueError(
-                f"pump {pumps[0].pump}: a poll of {pumps[0].poll_ms} ms is not possible; 5s is usual"
-            )
-        return TerumoSession(pumps[0])
+        return TerumoSession(the_only_pump(self.traits.family, pumps))
