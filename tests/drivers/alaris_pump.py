@@ -6,16 +6,11 @@ the hand-checked frames of ``tests/frames/alaris.toml``.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from drivers.capture import Entry, EntryKind
-from drivers.family import Session
-from drivers.reading import Fact
-from tests.drivers.wires import Wire, clean
+from tests.drivers.dialogue import Dialogue
 
 _FRAMES = tomllib.loads((Path(__file__).parent.parent / "frames" / "alaris.toml").read_text("utf-8"))["frame"]
 FRAMES: dict[str, dict] = {frame["id"]: frame for frame in _FRAMES}
@@ -117,54 +112,8 @@ IDENTITY: dict[str, Answer] = {
 """What a healthy pump says of itself."""
 
 
-class Dialogue:
-    """A session and a scripted pump, each at one end of two wires, in virtual time."""
-
-    def __init__(
-        self, session: Session, pump: ScriptedPump, *, there: Wire | None = None, back: Wire | None = None
-    ) -> None:
-        self.session = session
-        self.facts: list[Fact] = []
-        self.sent: list[tuple[int, bytes]] = []
-        self.heard: list[Entry] = []
-        self._pump = pump
-        self._there = there or Wire(clean, seed=0)
-        self._back = back or Wire(clean, seed=0)
-        self._arriving: list[tuple[int, int, str, bytes]] = []
-        self._number = itertools.count()
-        self._now_ms = 0
-        session.opened(0)
-
-    def run(self, until_ms: int) -> None:
-        """Let time go on to ``until_ms``, doing at each instant what is to be done."""
-        while True:
-            data = self.session.due(self._now_ms)
-            if data:
-                self.sent.append((self._now_ms, data))
-                self._send("pump", self._there.carry(data, self._now_ms))
-            next_ms = max(self.session.next_due_ms(), self._now_ms + 1)
-            if self._arriving:
-                next_ms = min(next_ms, max(self._arriving[0][0], self._now_ms))
-            if next_ms > until_ms:
-                return
-            self._now_ms = next_ms
-            self._let_arrive()
-
-    def _let_arrive(self) -> None:
-        if not self._arriving or self._arriving[0][0] > self._now_ms:
-            self.facts += self.session.receive(b"", self._now_ms)
-            return
-        _, _, end, data = heapq.heappop(self._arriving)
-        if end == "host":
-            self.heard.append(Entry(at_ms=self._now_ms, kind=EntryKind.RX, data=data))
-            self.facts += self.session.receive(data, self._now_ms)
-            return
-        for reply in self._pump.receive(data, self._now_ms):
-            self._send("host", self._back.carry(reply, self._pump.sent_ms(self._now_ms)))
-
-    def _send(self, end: str, pieces: list[tuple[int, bytes]]) -> None:
-        for at_ms, piece in pieces:
-            heapq.heappush(self._arriving, (at_ms, next(self._number), end, piece))
+class AlarisDialogue(Dialogue):
+    """A dialogue whose questions can be read."""
 
     def asked(self) -> list[str]:
         """What was asked, in order, without the frame around it."""

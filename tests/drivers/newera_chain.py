@@ -10,8 +10,6 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from simulator.device import Device
-
 _FRAMES = tomllib.loads((Path(__file__).parent.parent / "frames" / "newera.toml").read_text("utf-8"))["frame"]
 FRAMES: dict[str, dict] = {frame["id"]: frame for frame in _FRAMES}
 
@@ -79,23 +77,3 @@ class ScriptedChain:
     def sent_ms(self, now_ms: int) -> int:
         """When a reply to a line heard now is out."""
         return now_ms + self.answer_after_ms
-
-
-class SimulatedChain:
-    """The simulator's device in the place of a scripted chain; ``said`` is all that it sent."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.said: list = []
-        self._sent_ms = 0
-
-    def receive(self, data: bytes, now_ms: int) -> list[bytes]:
-        """What the pumps answer now."""
-        sent = self.device.receive(data, now_ms)
-        self.said += sent
-        self._sent_ms = max((one.at_ms for one in sent), default=now_ms)
-        return [one.data for one in sent if one.data]
-
-    def sent_ms(self, now_ms: int) -> int:
-        """When the last of what was just answered is out."""
-        return self._sent_ms

@@ -6,16 +6,12 @@ What pins both ends are the hand-checked frames of ``tests/frames/terumo.toml``.
 from __future__ import annotations
 
 import base64
-import heapq
-import itertools
 import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from drivers.family import Session
-from drivers.reading import Fact, LinkFault, Reading
-from tests.drivers.wires import Wire, clean
+from tests.drivers.dialogue import Dialogue
 
 _FRAMES = tomllib.loads((Path(__file__).parent.parent / "frames" / "terumo.toml").read_text("utf-8"))["frame"]
 FRAMES: dict[str, dict] = {frame["id"]: frame for frame in _FRAMES}
@@ -95,16 +91,13 @@ class ScriptedPump:
         self._heard = b""
         self.longest_backlog_ms = 0
 
-    def receive(self, data: bytes, now_ms: int) -> list[tuple[int, bytes]]:
-        """Replies to the queries that are complete now, and when each is out."""
+    def receive(self, data: bytes, now_ms: int) -> list[bytes]:
+        """Replies to the queries that are complete now."""
         *asked, self._heard = (self._heard + data).split(b"\x03")
-        return [
-            (self._out_ms(now_ms), reply)
-            for frame in asked
-            if (reply := self._reply(frame + b"\x03", now_ms))
-        ]
+        return [reply for frame in asked if (reply := self._reply(frame + b"\x03", now_ms))]
 
-    def _out_ms(self, now_ms: int) -> int:
+    def sent_ms(self, now_ms: int) -> int:
+        """When a reply to a query heard now is out."""
         begins_ms = max(now_ms, self._busy_until_ms) if self._busy else now_ms
         self._busy_until_ms = max(self._busy_until_ms, begins_ms + self._takes_ms(now_ms))
         self.longest_backlog_ms = max(self.longest_backlog_ms, self._busy_until_ms - now_ms)
@@ -124,52 +117,8 @@ class ScriptedPump:
         return said if not said or not said.startswith(b"\x02") else numbered(said, number)
 
 
-class Dialogue:
-    """A session and a scripted pump, each at one end of two wires, in virtual time."""
-
-    def __init__(
-        self, session: Session, pump: ScriptedPump, *, there: Wire | None = None, back: Wire | None = None
-    ) -> None:
-        self.session = session
-        self.facts: list[Fact] = []
-        self.sent: list[tuple[int, bytes]] = []
-        self._pump = pump
-        self._there = there or Wire(clean, seed=0)
-        self._back = back or Wire(clean, seed=0)
-        self._arriving: list[tuple[int, int, str, bytes]] = []
-        self._number = itertools.count()
-        self._now_ms = 0
-        session.opened(0)
-
-    def run(self, until_ms: int) -> None:
-        """Let time go on to ``until_ms``, doing at each instant what is to be done."""
-        while True:
-            data = self.session.due(self._now_ms)
-            if data:
-                self.sent.append((self._now_ms, data))
-                self._send("pump", self._there.carry(data, self._now_ms))
-            next_ms = max(self.session.next_due_ms(), self._now_ms + 1)
-            if self._arriving:
-                next_ms = min(next_ms, max(self._arriving[0][0], self._now_ms))
-            if next_ms > until_ms:
-                return
-            self._now_ms = next_ms
-            self._let_arrive()
-
-    def _let_arrive(self) -> None:
-        if not self._arriving or self._arriving[0][0] > self._now_ms:
-            self.facts += self.session.receive(b"", self._now_ms)
-            return
-        _, _, end, data = heapq.heappop(self._arriving)
-        if end == "host":
-            self.facts += self.session.receive(data, self._now_ms)
-            return
-        for out_ms, reply in self._pump.receive(data, self._now_ms):
-            self._send("host", self._back.carry(reply, out_ms))
-
-    def _send(self, end: str, pieces: list[tuple[int, bytes]]) -> None:
-        for at_ms, piece in pieces:
-            heapq.heappush(self._arriving, (at_ms, next(self._number), end, piece))
+class TerumoDialogue(Dialogue):
+    """A dialogue whose questions can be read."""
 
     def asked(self) -> list[str]:
         """What was asked, in order."""
@@ -182,13 +131,3 @@ class Dialogue:
     def numbers(self) -> list[int]:
         """The numbers of the status queries."""
         return [block_of(data)[0] for _, data in self.sent if data != bytes_of("T1")]
-
-    @property
-    def readings(self) -> list[Reading]:
-        """What was read."""
-        return [fact for fact in self.facts if isinstance(fact, Reading)]
-
-    @property
-    def faults(self) -> list[LinkFault]:
-        """What could not be."""
-        return [fact for fact in self.facts if isinstance(fact, LinkFault)]

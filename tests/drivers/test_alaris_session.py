@@ -14,8 +14,8 @@ from drivers.reading import FaultKind, LinkFault, PumpState, Reading
 from tests.drivers.alaris_pump import (
     FRAMES,
     IDENTITY,
+    AlarisDialogue,
     Answer,
-    Dialogue,
     ScriptedPump,
     framed,
     infusion,
@@ -58,18 +58,10 @@ def a_pump(answer_after_ms: int = 20, **answers: Answer) -> ScriptedPump:
     )
 
 
-def a_dialogue(pump: ScriptedPump, until_ms: int) -> Dialogue:
-    dialogue = Dialogue(a_session(), pump)
+def a_dialogue(pump: ScriptedPump, until_ms: int) -> AlarisDialogue:
+    dialogue = AlarisDialogue(a_session(), pump)
     dialogue.run(until_ms)
     return dialogue
-
-
-def readings(dialogue: Dialogue) -> list[Reading]:
-    return [fact for fact in dialogue.facts if isinstance(fact, Reading)]
-
-
-def faults(dialogue: Dialogue) -> list[LinkFault]:
-    return [fact for fact in dialogue.facts if isinstance(fact, LinkFault)]
 
 
 # What is asked
@@ -83,15 +75,15 @@ def test_the_pump_is_asked_who_it_is_and_then_how_the_infusion_stands_at_every_p
         2 * POLL_MS,
         3 * POLL_MS,
     ]
-    assert faults(dialogue) == []
-    assert len(readings(dialogue)) == 4
+    assert dialogue.faults == []
+    assert len(dialogue.readings) == 4
 
 
 def test_the_volume_to_be_infused_is_asked_once_a_minute_before_the_rest_of_its_round():
     dialogue = a_dialogue(a_pump(), until_ms=121_000)
     rounds = dialogue.asked()[len(WHO) :]
     assert rounds == (["INF_VTBI"] + ["INF"] * 12) * 2 + ["INF_VTBI", "INF"]
-    told = [reading.vtbi_ml for reading in readings(dialogue)]
+    told = [reading.vtbi_ml for reading in dialogue.readings]
     assert told == ([11.0] + [None] * 11) * 2 + [11.0], "no reading borrows it from another round"
 
 
@@ -144,13 +136,13 @@ def test_a_query_to_a_fast_pump_is_sent_again_every_half_second_three_times_and_
 def test_a_lost_answer_of_a_fast_pump_costs_half_a_second():
     answers = iter([framed(infusion()), b"", *[framed(infusion())] * 10])
     dialogue = a_dialogue(a_pump(INF=lambda _: next(answers)), until_ms=2 * POLL_MS + 1_000)
-    assert [reading.at_ms for reading in readings(dialogue)][1:] == [POLL_MS + 530, 2 * POLL_MS + 60]
+    assert [reading.at_ms for reading in dialogue.readings][1:] == [POLL_MS + 530, 2 * POLL_MS + 60]
     assert dialogue.asked()[-4:] == ["INF", "INF", "INF_VTBI", "INF"], "INF_VTBI proves the line empty"
 
 
 def test_a_pump_as_slow_as_it_says_is_heard():
     dialogue = a_dialogue(a_pump(answer_after_ms=3_900), until_ms=60_000)
-    assert len(readings(dialogue)) >= 8
+    assert len(dialogue.readings) >= 8
 
 
 @pytest.mark.parametrize(
@@ -160,11 +152,11 @@ def test_a_pump_as_slow_as_it_says_is_heard():
 def test_the_pump_is_believed_how_long_it_takes_within_reason(says, heard_after_ms, too_late_after_ms):
     says = f"COMMS_RESPONSE_MAX^{says}"
     in_time = a_dialogue(a_pump(heard_after_ms, COMMS_RESPONSE_MAX=says), until_ms=90_000)
-    assert readings(in_time)
-    assert faults(in_time) == []
+    assert in_time.readings
+    assert in_time.faults == []
     too_late = a_dialogue(a_pump(too_late_after_ms, COMMS_RESPONSE_MAX=says), until_ms=90_000)
-    assert readings(too_late) == []
-    assert {fault.kind for fault in faults(too_late)} == {FaultKind.UNEXPECTED}
+    assert too_late.readings == []
+    assert {fault.kind for fault in too_late.faults} == {FaultKind.UNEXPECTED}
 
 
 def test_a_silent_pump_is_asked_for_ever():
@@ -189,14 +181,14 @@ def test_a_pump_that_is_switched_on_later_is_read_at_once_and_then_asked_who_it_
     answered = [asked for at_ms, asked in dialogue.asked_at() if at_ms >= 60_000]
     assert answered[:5] == ["COMMS_RESPONSE_MAX", "INF", *WHO]
     assert answered.count("INST_SERIALNO") == 1
-    assert readings(dialogue)[0].at_ms < 71_000
+    assert dialogue.readings[0].at_ms < 71_000
 
 
 def test_a_pump_that_does_not_say_who_it_is_is_read_all_the_same():
     pump = a_pump(INST_SERIALNO="", COMMS_PROTOCOL="", COMMS_RESPONSE_MAX="", INF_VTBI="")
     dialogue = a_dialogue(pump, until_ms=120_000)
-    assert len(readings(dialogue)) >= 3
-    assert {reading.serial for reading in readings(dialogue)} == {"8002-51740"}
+    assert len(dialogue.readings) >= 3
+    assert {reading.serial for reading in dialogue.readings} == {"8002-51740"}
 
 
 def test_another_pump_on_the_same_cable_is_asked_who_it_is_and_its_readings_bear_its_number():
@@ -206,7 +198,7 @@ def test_another_pump_on_the_same_cable_is_asked_who_it_is_and_its_readings_bear
     dialogue = a_dialogue(a_pump(INF=another_from_12_s), until_ms=26_000)
     asked = dialogue.asked()[len(WHO) :]
     assert asked == ["INF_VTBI", "INF", "INF", "INF", "INF", *WHO, "INF", "INF"]
-    assert [reading.serial for reading in readings(dialogue)][2:4] == ["8002-51740", "8002-51733"]
+    assert [reading.serial for reading in dialogue.readings][2:4] == ["8002-51740", "8002-51733"]
 
 
 def test_an_alarm_goes_before_the_question_who_it_is():
@@ -247,15 +239,15 @@ def test_polls_that_were_missed_are_not_made_up_for():
 )
 def test_the_state_is_read_from_mode_and_rate(mode, rate, state):
     dialogue = a_dialogue(a_pump(INF=infusion(mode=mode, rate=rate)), until_ms=1_000)
-    assert [reading.state for reading in readings(dialogue)] == [state]
-    assert faults(dialogue) == []
+    assert [reading.state for reading in dialogue.readings] == [state]
+    assert dialogue.faults == []
 
 
 @pytest.mark.parametrize(("mode", "rate"), [("KVO", "1.00"), ("", "10.00"), ("set", "10.00"), ("SET", "-")])
 def test_a_mode_that_we_cannot_read_is_an_unknown_state_and_is_said_to_be_unsupported(mode, rate):
     dialogue = a_dialogue(a_pump(INF=infusion(mode=mode, rate=rate)), until_ms=1_000)
-    [reading] = readings(dialogue)
-    [fault] = faults(dialogue)
+    [reading] = dialogue.readings
+    [fault] = dialogue.faults
     assert reading.state is PumpState.UNKNOWN
     assert reading.volume_ml == 0.969
     assert fault.kind is FaultKind.UNSUPPORTED
@@ -263,7 +255,7 @@ def test_a_mode_that_we_cannot_read_is_an_unknown_state_and_is_said_to_be_unsupp
 
 def test_one_reading_holds_what_one_round_said():
     dialogue = a_dialogue(a_pump(INF=text_of("A8"), ALARM=text_of("A12")), until_ms=1_000)
-    [reading] = readings(dialogue)
+    [reading] = dialogue.readings
     assert reading == Reading(
         pump="p1",
         at_ms=reading.at_ms,
@@ -279,15 +271,15 @@ def test_one_reading_holds_what_one_round_said():
 
 def test_a_field_in_a_form_we_do_not_know_is_said_to_be_unsupported_and_the_rest_is_a_reading():
     dialogue = a_dialogue(a_pump(INF=infusion(pressure="2.4", pressure_unit="kPa")), until_ms=1_000)
-    [reading] = readings(dialogue)
-    [fault] = faults(dialogue)
+    [reading] = dialogue.readings
+    [fault] = dialogue.faults
     assert (reading.pressure_mmhg, reading.volume_ml) == (None, 0.969)
     assert (fault.kind, fault.detail) == (FaultKind.UNSUPPORTED, "pressure: the unit 'kPa' is not mmHg")
 
 
 def test_another_protocol_is_said_to_be_unsupported():
     dialogue = a_dialogue(a_pump(COMMS_PROTOCOL="COMMS_PROTOCOL^Asena Rev 3.0.0"), until_ms=1_000)
-    [fault] = faults(dialogue)
+    [fault] = dialogue.faults
     assert fault.kind is FaultKind.UNSUPPORTED
 
 
@@ -296,7 +288,7 @@ def test_another_protocol_is_said_to_be_unsupported():
 
 def test_without_a_notice_no_alarm_is_active_and_none_is_asked_for():
     dialogue = a_dialogue(a_pump(), until_ms=1_000)
-    assert [reading.alarms for reading in readings(dialogue)] == [()]
+    assert [reading.alarms for reading in dialogue.readings] == [()]
     assert "ALARM" not in dialogue.asked()
 
 
@@ -336,17 +328,17 @@ def test_with_a_notice_the_alarm_is_asked_for_and_never_taken_for_none(code, ala
     pump = a_pump(INF=infusion(notice="A"), ALARM=f"ALARM^{code}^ ^ ")
     dialogue = a_dialogue(pump, until_ms=1_000)
     assert dialogue.asked()[-2:] == ["INF", "ALARM"]
-    assert [reading.alarms for reading in readings(dialogue)] == [(alarm,)]
+    assert [reading.alarms for reading in dialogue.readings] == [(alarm,)]
 
 
 def test_a_notice_that_we_do_not_know_is_not_taken_for_none():
     dialogue = a_dialogue(a_pump(INF=infusion(notice="B"), ALARM="ALARM^AL_FAULT^ ^ "), until_ms=1_000)
-    assert [reading.alarms for reading in readings(dialogue)] == [("malfunction",)]
+    assert [reading.alarms for reading in dialogue.readings] == [("malfunction",)]
 
 
 def test_an_alarm_that_the_pump_does_not_name_is_told_as_unknown_rather_than_kept_back():
     dialogue = a_dialogue(a_pump(INF=infusion(notice="A"), ALARM=""), until_ms=6_000)
-    [reading] = readings(dialogue)
+    [reading] = dialogue.readings
     assert reading.alarms == ("vendor:unknown",)
     assert reading.volume_ml == 0.969
 
@@ -368,8 +360,8 @@ def test_what_silence_told_is_handed_over_at_the_latest_with_the_next_bytes():
 def test_the_name_of_an_alarm_that_comes_too_late_is_no_part_of_any_reading():
     pump = a_pump(answer_after_ms=2_500, INF=infusion(notice="A"), ALARM="ALARM^AL_OCCLU^ ^ ")
     dialogue = a_dialogue(pump, until_ms=60_000)
-    assert {reading.alarms for reading in readings(dialogue)} == {("vendor:unknown",)}
-    assert {fault.kind for fault in faults(dialogue)} == {FaultKind.UNEXPECTED}
+    assert {reading.alarms for reading in dialogue.readings} == {("vendor:unknown",)}
+    assert {fault.kind for fault in dialogue.faults} == {FaultKind.UNEXPECTED}
 
 
 # What is not an answer
@@ -477,14 +469,14 @@ def test_over_any_wire_what_is_read_is_true_and_the_pump_is_never_lost(name, see
         said.add(volume_at(now_ms))
         return true_answer(now_ms)
 
-    dialogue = Dialogue(
+    dialogue = AlarisDialogue(
         a_session(),
         a_pump(INF=answer, ALARM="ALARM^AL_OCCLU^ ^ "),
         there=Wire(WIRES[name], seed=seed),
         back=Wire(WIRES[name], seed=seed + 1_000),
     )
     dialogue.run(END_MS)
-    read = readings(dialogue)
+    read = dialogue.readings
 
     for reading in read:
         assert reading.volume_ml is not None
@@ -503,19 +495,19 @@ def test_over_any_wire_what_is_read_is_true_and_the_pump_is_never_lost(name, see
 
 @pytest.mark.parametrize("name", ["clean", "byte_by_byte"])
 def test_over_a_good_wire_every_poll_is_one_reading_and_nothing_is_faulty(name):
-    dialogue = Dialogue(
+    dialogue = AlarisDialogue(
         a_session(), a_pump(INF=true_answer), there=Wire(WIRES[name], seed=0), back=Wire(WIRES[name], seed=1)
     )
     dialogue.run(END_MS)
-    assert len(readings(dialogue)) == END_MS // POLL_MS
-    assert faults(dialogue) == []
+    assert len(dialogue.readings) == END_MS // POLL_MS
+    assert dialogue.faults == []
 
 
 def test_over_a_line_that_doubles_everything_each_answer_is_one_reading_and_the_rest_is_unexpected():
-    dialogue = Dialogue(a_session(), a_pump(), back=Wire(WIRES["doubled"], seed=0))
+    dialogue = AlarisDialogue(a_session(), a_pump(), back=Wire(WIRES["doubled"], seed=0))
     dialogue.run(END_MS)
-    assert len(readings(dialogue)) == END_MS // POLL_MS
-    assert {fault.kind for fault in faults(dialogue)} == {FaultKind.UNEXPECTED}
+    assert len(dialogue.readings) == END_MS // POLL_MS
+    assert {fault.kind for fault in dialogue.faults} == {FaultKind.UNEXPECTED}
 
 
 # Only queries, whatever happens

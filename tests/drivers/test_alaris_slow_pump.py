@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from drivers.alaris.session import AlarisFamily
 from drivers.family import PumpOnLine
 from drivers.reading import FaultKind, LinkFault, Reading
-from tests.drivers.alaris_pump import IDENTITY, BusyPump, Dialogue, framed, infusion
+from tests.drivers.alaris_pump import IDENTITY, AlarisDialogue, BusyPump, framed, infusion
 from tests.drivers.wires import WIRES, Wire
 
 FAMILY = AlarisFamily()
@@ -44,7 +44,7 @@ def told_ms(volume_ml: float) -> int:
     return round(volume_ml / ML_PER_MS)
 
 
-def a_talk(takes_ms, poll_ms: int, wire: str = "clean", seed: int = 0) -> tuple[Dialogue, BusyPump]:
+def a_talk(takes_ms, poll_ms: int, wire: str = "clean", seed: int = 0) -> tuple[AlarisDialogue, BusyPump]:
     pump = BusyPump(
         {
             **IDENTITY,
@@ -54,7 +54,7 @@ def a_talk(takes_ms, poll_ms: int, wire: str = "clean", seed: int = 0) -> tuple[
         },
         takes_ms,
     )
-    dialogue = Dialogue(
+    dialogue = AlarisDialogue(
         FAMILY.open_session([PumpOnLine(pump="p1", poll_ms=poll_ms)]),
         pump,
         there=Wire(WIRES[wire], seed=seed),
@@ -64,11 +64,11 @@ def a_talk(takes_ms, poll_ms: int, wire: str = "clean", seed: int = 0) -> tuple[
     return dialogue, pump
 
 
-def readings(dialogue: Dialogue) -> list[Reading]:
+def readings(dialogue: AlarisDialogue) -> list[Reading]:
     return [fact for fact in dialogue.facts if isinstance(fact, Reading)]
 
 
-def nothing_stale_looks_fresh(dialogue: Dialogue) -> None:
+def nothing_stale_looks_fresh(dialogue: AlarisDialogue) -> None:
     """No number of any reading is older than the pump's promise, and none goes back in time."""
     read = readings(dialogue)
     for reading in read:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from itertools import pairwise
 
 import pytest
@@ -13,9 +11,8 @@ from hypothesis import strategies as st
 from drivers.family import PumpOnLine
 from drivers.fresenius.session import FreseniusFamily, FreseniusSession
 from drivers.reading import FaultKind, LinkFault, PumpState, Reading
-from simulator.device import Device
-from simulator.pump import Truth
-from tests.drivers.alaris_pump import Dialogue
+from tests.drivers.bedside import Bedside, token_of
+from tests.drivers.dialogue import Dialogue
 from tests.drivers.fresenius_pump import (
     FRAMES,
     PIECE,
@@ -569,35 +566,6 @@ def test_over_a_good_wire_every_poll_is_one_reading_and_nothing_is_faulty(name):
 # The simulated pumps
 
 
-def of_the_simulator(session: FreseniusSession, device: Device, wire: Wire, until_ms: int) -> list[tuple]:
-    """Readings of a simulated line, each with the truths that its pump answered with until then."""
-    told: dict[str, list[Truth]] = {}
-    read: list[tuple[Reading, list[Truth]]] = []
-    arriving: list[tuple[int, int, bytes]] = []
-    numbers_of = itertools.count()
-    now_ms = 0
-    session.opened(0)
-    while now_ms <= until_ms:
-        sent = list(device.unasked(now_ms))
-        data = session.due(now_ms)
-        assert not data or FAMILY.may_send(data)
-        sent += device.receive(data, now_ms) if data else ()
-        for one in sent:
-            told.setdefault(f"p{one.address}", []).append(one.truth)
-            for at_ms, piece in wire.carry(one.data, one.at_ms):
-                heapq.heappush(arriving, (at_ms, next(numbers_of), piece))
-        times = [session.next_due_ms(), device.next_change_ms(now_ms) or until_ms + 1]
-        now_ms = max(now_ms + 1, min(times)) if not arriving else max(now_ms, min(*times, arriving[0][0]))
-        heard = b""
-        while arriving and arriving[0][0] <= now_ms:
-            heard += heapq.heappop(arriving)[2]
-        facts = session.receive(heard, now_ms)
-        read += [(fact, list(told[fact.pump])) for fact in facts if isinstance(fact, Reading)]
-        if not heard and not facts and now_ms < min(times):
-            now_ms += 1
-    return read
-
-
 @pytest.mark.parametrize("name", WIRES)
 @pytest.mark.parametrize("addresses", [(None,), (1, 2, 5)])
 def test_what_is_read_of_simulated_pumps_is_their_truth(name, addresses):
@@ -605,13 +573,15 @@ def test_what_is_read_of_simulated_pumps_is_their_truth(name, addresses):
         address: scenario(legs((3 * MIN, 50.0 + number, 50.0 + number), (3 * MIN, 120.4, 120.4)), seed=number)
         for number, address in enumerate(addresses)
     }
-    session = FAMILY.open_session([PumpOnLine(pump=f"p{address}", address=address) for address in addresses])
-    read = of_the_simulator(session, Device("fresenius", stories), Wire(WIRES[name], seed=5), 5 * MIN)
-    for reading, truths in read:
-        said = {(round(truth.rate_ml_h, 1), round(truth.counter_ml, 3)) for truth in truths[-12:]}
-        assert (reading.rate_ml_h, reading.volume_ml) in said
+    line = Bedside(FAMILY, stories, poll_ms=POLL_MS, back=Wire(WIRES[name], seed=5))
+    line.run(5 * MIN)
+    assert all(FAMILY.may_send(data) for _, data in line.sent)
     for address in addresses:
-        of_this = [reading for reading, _ in read if reading.pump == f"p{address}"]
+        of_this = [reading for reading in line.readings if reading.pump == token_of(address)]
+        for reading in of_this:
+            truths = line.truths_until(reading.at_ms, address)[-12:]
+            said = {(round(truth.rate_ml_h, 1), round(truth.counter_ml, 3)) for truth in truths}
+            assert (reading.rate_ml_h, reading.volume_ml) in said
         moments = [0, *(reading.at_ms for reading in of_this), 5 * MIN]
         assert max(after - before for before, after in pairwise(moments)) < 60_000
         assert {reading.rate_ml_h for reading in of_this} >= {120.4}

@@ -21,7 +21,7 @@ from drivers.dummy import DummyFamily
 from drivers.family import LineSettings, PumpOnLine
 from drivers.link import LinkDown, open_link
 from drivers.reading import PumpState, Reading
-from tests.drivers.alaris_pump import IDENTITY, Dialogue, ScriptedPump, infusion, text_of
+from tests.drivers.alaris_pump import IDENTITY, AlarisDialogue, ScriptedPump, infusion, text_of
 
 LINE = AlarisFamily().line
 LONG_S = 10.0
@@ -288,7 +288,7 @@ def test_a_capture_says_again_what_the_pump_said_at_its_time(capture, speed, tim
 def test_a_recorded_dialogue_that_is_played_again_says_the_same(tmp_path):
     # A session that is replayed asks when it asked before, and so the answers come when they are expected.
     pump = ScriptedPump({**IDENTITY, "INF": text_of("A8"), "ALARM": text_of("A12")})
-    live = Dialogue(AlarisFamily().open_session([PumpOnLine(pump="p1")]), pump)
+    live = AlarisDialogue(AlarisFamily().open_session([PumpOnLine(pump="p1")]), pump)
     live.run(119_000)
     assert len(live.facts) == 24
     path = tmp_path / "dialogue.cap"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from itertools import pairwise
 
 import pytest
@@ -13,12 +11,12 @@ from hypothesis import strategies as st
 from drivers.family import PumpOnLine
 from drivers.miva.log import NEWEST_RECORDS
 from drivers.miva.session import MivaFamily, MivaSession
-from drivers.reading import Fact, FaultKind, LinkFault, PumpState, Reading
-from simulator.device import Device
+from drivers.reading import FaultKind, LinkFault, PumpState, Reading
 from simulator.scenario import Scenario
-from tests.drivers.alaris_pump import Dialogue
+from tests.drivers.bedside import Bedside
+from tests.drivers.dialogue import Dialogue
 from tests.drivers.miva_pump import FRAMES, Answer, ScriptedMiva, bytes_of, framed, record
-from tests.drivers.wires import WIRES, Wire, clean
+from tests.drivers.wires import WIRES, Wire
 from tests.simulator.scenarios import MIN, H, constant, fault, scenario
 
 FAMILY = MivaFamily()
@@ -54,21 +52,13 @@ def a_pump(*log: bytes, answers: dict[str, Answer] | None = None, **settings: in
 
 
 def a_dialogue(pump: ScriptedMiva, until_ms: int = 1_000) -> Dialogue:
-    dialogue = Dialogue(a_session(), pump)  # type: ignore[arg-type]
+    dialogue = Dialogue(a_session(), pump)
     dialogue.run(until_ms)
     return dialogue
 
 
 def asked(dialogue: Dialogue) -> list[str]:
     return [data[1:-3].decode() for _, data in dialogue.sent]
-
-
-def readings(dialogue: Dialogue) -> list[Reading]:
-    return [fact for fact in dialogue.facts if isinstance(fact, Reading)]
-
-
-def faults(dialogue: Dialogue) -> list[LinkFault]:
-    return [fact for fact in dialogue.facts if isinstance(fact, LinkFault)]
 
 
 def stands(**answers: Answer) -> dict[str, Answer]:
@@ -89,7 +79,7 @@ def test_after_opening_the_line_is_proved_empty_and_then_all_is_read():
         "RE00000016",
         *STATUS,
     ]
-    [reading] = readings(dialogue)
+    [reading] = dialogue.readings
     assert reading == Reading(
         pump="p1",
         at_ms=reading.at_ms,
@@ -101,20 +91,20 @@ def test_after_opening_the_line_is_proved_empty_and_then_all_is_read():
         lockout_s=1_200.0,
         serial="SN800009",
     )
-    assert faults(dialogue) == []
+    assert dialogue.faults == []
 
 
 def test_every_further_poll_reads_who_it_is_what_is_new_and_how_it_stands():
     dialogue = a_dialogue(a_pump(), until_ms=2 * POLL_MS + 1_000)
     assert asked(dialogue)[11:] == ["RN", "RI", *STATUS] * 2
-    assert len(readings(dialogue)) == 3
-    assert [reading.bolus_ml for reading in readings(dialogue)] == [1.0, None, None]
+    assert len(dialogue.readings) == 3
+    assert [reading.bolus_ml for reading in dialogue.readings] == [1.0, None, None]
 
 
 def test_the_settings_are_asked_once_a_minute():
     dialogue = a_dialogue(a_pump(), until_ms=121_000)
     assert asked(dialogue).count("QI") == 3
-    assert faults(dialogue) == []
+    assert dialogue.faults == []
 
 
 def test_between_two_texts_a_mnemonic_is_asked_so_that_no_bare_value_can_be_taken_for_another():
@@ -130,15 +120,15 @@ def test_asking_twice_at_one_time_asks_once():
 
 
 def test_a_pump_without_a_demand_bolus_is_read_without_one():
-    [reading] = readings(a_dialogue(a_pump(answers={"QI": "QIERROR"})))
+    [reading] = a_dialogue(a_pump(answers={"QI": "QIERROR"})).readings
     assert (reading.bolus_ml, reading.lockout_s) == (None, 1_200.0)
 
 
 def test_a_setting_that_is_not_answered_costs_its_value_and_not_the_reading():
     dialogue = a_dialogue(a_pump(answers={":PROT:DB:LOCK?": ""}), until_ms=30_000)
-    assert readings(dialogue)[0].lockout_s is None
-    assert readings(dialogue)[0].bolus_ml == 1.0
-    assert len(readings(dialogue)) >= 3
+    assert dialogue.readings[0].lockout_s is None
+    assert dialogue.readings[0].bolus_ml == 1.0
+    assert len(dialogue.readings) >= 3
 
 
 def test_a_silent_pump_is_asked_for_ever_and_never_faster_than_every_ten_seconds():
@@ -150,8 +140,8 @@ def test_a_silent_pump_is_asked_for_ever_and_never_faster_than_every_ten_seconds
 
 def test_a_pump_that_does_not_tell_of_its_log_is_read_without_alarms():
     dialogue = a_dialogue(a_pump(answers={"RE": "", "RI": ""}), until_ms=180_000)
-    assert len(readings(dialogue)) >= 5
-    assert {reading.alarms for reading in readings(dialogue)} == {None}
+    assert len(dialogue.readings) >= 5
+    assert {reading.alarms for reading in dialogue.readings} == {None}
 
 
 def test_another_pump_on_the_same_cable_is_read_anew():
@@ -159,7 +149,7 @@ def test_another_pump_on_the_same_cable_is_read_anew():
         return "RNSN800009" if now_ms < 7_000 else "RNSN800010"
 
     dialogue = a_dialogue(a_pump(answers={"RN": who}), until_ms=2 * POLL_MS + 1_000)
-    assert [reading.serial for reading in readings(dialogue)] == ["SN800009", "SN800009", "SN800010"]
+    assert [reading.serial for reading in dialogue.readings] == ["SN800009", "SN800009", "SN800010"]
     assert asked(dialogue)[-6:] == ["RE00000015", "RE00000016", *STATUS]
 
 
@@ -175,7 +165,7 @@ def test_only_the_newest_part_of_a_full_log_is_read_at_first_and_then_only_what_
     pump.write(OCCLUDED)
     dialogue.run(2 * POLL_MS + 1_000)
     assert asked(dialogue)[-5:] == ["RE00000065", *STATUS]
-    assert readings(dialogue)[-1].alarms == ("occlusion_downstream",)
+    assert dialogue.readings[-1].alarms == ("occlusion_downstream",)
 
 
 def test_the_log_is_read_around_the_end_of_its_ring():
@@ -184,7 +174,7 @@ def test_the_log_is_read_around_the_end_of_its_ring():
     pump.write(OCCLUDED, CLEARED, OCCLUDED)
     dialogue.run(POLL_MS + 1_000)
     assert asked(dialogue)[-7:] == ["RE00000000", "RE00000001", "RE00000002", *STATUS]
-    assert readings(dialogue)[-1].alarms == ("occlusion_downstream",)
+    assert dialogue.readings[-1].alarms == ("occlusion_downstream",)
 
 
 def test_after_opening_again_the_log_is_read_on_from_where_it_was():
@@ -195,7 +185,7 @@ def test_after_opening_again_the_log_is_read_on_from_where_it_was():
     dialogue.session.opened(2_000)
     dialogue.run(3_000)
     assert asked(dialogue)[-6:] == ["RI", "RE00000017", *STATUS]
-    assert readings(dialogue)[-1].alarms == ("occlusion_downstream",)
+    assert dialogue.readings[-1].alarms == ("occlusion_downstream",)
 
 
 def test_a_log_that_is_far_ahead_is_read_anew_and_never_whole():
@@ -205,12 +195,12 @@ def test_a_log_that_is_far_ahead_is_read_anew_and_never_whole():
     dialogue.run(POLL_MS + 4_000)
     read = [one for one in asked(dialogue)[11:] if one.startswith("RE")]
     assert len(read) == NEWEST_RECORDS
-    assert readings(dialogue)[-1].alarms == (), "it runs"
+    assert dialogue.readings[-1].alarms == (), "it runs"
 
 
 def test_a_standing_pump_of_whose_log_no_start_was_read_has_no_known_alarms_and_no_known_state():
     pump = a_pump(*[record(15)] * 400, answers=stands())
-    [reading, *_] = readings(a_dialogue(pump, until_ms=4_000))
+    [reading, *_] = a_dialogue(pump, until_ms=4_000).readings
     assert (reading.alarms, reading.state) == (None, PumpState.UNKNOWN)
 
 
@@ -255,10 +245,10 @@ def test_an_alarm_is_active_from_its_event_until_it_is_cleared_or_the_infusion_r
     dialogue = a_dialogue(pump)
     pump.write(*written)
     dialogue.run(POLL_MS + 2_000)
-    assert readings(dialogue)[-1].alarms == alarms
+    assert dialogue.readings[-1].alarms == alarms
     dialogue.run(2 * POLL_MS + 1_000)
-    assert readings(dialogue)[-1].alarms == alarms, "it stays"
-    assert faults(dialogue) == []
+    assert dialogue.readings[-1].alarms == alarms, "it stays"
+    assert dialogue.faults == []
 
 
 @pytest.mark.parametrize("raw_count", [2, 16])
@@ -267,8 +257,8 @@ def test_raw_records_between_their_marks_are_no_events(raw_count):
     dialogue = a_dialogue(pump)
     pump.write(BEGIN, *[RAW_THAT_LOOKS_LIKE_AN_ALARM] * raw_count, END, record(30))
     dialogue.run(POLL_MS + 3_000)
-    assert readings(dialogue)[-1].alarms == ("low_battery",)
-    assert faults(dialogue) == []
+    assert dialogue.readings[-1].alarms == ("low_battery",)
+    assert dialogue.faults == []
 
 
 @pytest.mark.parametrize("raw_count", [2, 16])
@@ -278,7 +268,7 @@ def test_where_the_first_look_begins_among_raw_records_they_are_no_events_either
     log = [record(15)] * 50 + [BEGIN, *[RAW_THAT_LOOKS_LIKE_AN_ALARM] * raw_count, END, *behind]
     pump = a_pump(*log, answers=stands())
     dialogue = a_dialogue(pump, until_ms=POLL_MS + 1_000)
-    assert readings(dialogue)[-1].alarms == ()
+    assert dialogue.readings[-1].alarms == ()
 
 
 def test_a_block_of_raw_records_without_its_end_is_told_and_what_follows_is_read():
@@ -286,9 +276,9 @@ def test_a_block_of_raw_records_without_its_end_is_told_and_what_follows_is_read
     dialogue = a_dialogue(pump)
     pump.write(BEGIN, *[RAW_THAT_LOOKS_LIKE_AN_ALARM] * 16, record(30))
     dialogue.run(POLL_MS + 3_000)
-    [told] = faults(dialogue)
+    [told] = dialogue.faults
     assert (told.kind, told.detail[:40]) == (FaultKind.UNSUPPORTED, "a block of raw records has no end; ")
-    assert readings(dialogue)[-1].alarms == ("low_battery",)
+    assert dialogue.readings[-1].alarms == ("low_battery",)
 
 
 def test_an_event_that_is_not_known_is_said_to_be_unsupported():
@@ -296,7 +286,7 @@ def test_an_event_that_is_not_known_is_said_to_be_unsupported():
     dialogue = a_dialogue(pump)
     pump.write(record(77))
     dialogue.run(POLL_MS + 1_000)
-    [told] = faults(dialogue)
+    [told] = dialogue.faults
     assert (told.kind, told.detail) == (FaultKind.UNSUPPORTED, "an event of type 77 is not known")
 
 
@@ -307,7 +297,7 @@ def test_what_the_patient_asks_for_is_told_once_and_not_what_was_asked_for_long_
     dialogue.run(POLL_MS + 1_000)
     pump.write(record(6, 0x0201), record(6, 0x0101))
     dialogue.run(3 * POLL_MS + 1_000)
-    assert [reading.alarms for reading in readings(dialogue)] == [(), ("demand_denied",), ("demand",), ()]
+    assert [reading.alarms for reading in dialogue.readings] == [(), ("demand_denied",), ("demand",), ()]
 
 
 def test_what_was_asked_for_while_the_line_was_down_is_not_told_as_new():
@@ -315,9 +305,9 @@ def test_what_was_asked_for_while_the_line_was_down_is_not_told_as_new():
     dialogue = a_dialogue(pump)
     pump.write(record(7, 2), OCCLUDED)
     dialogue.session.opened(3_600_000)
-    dialogue._now_ms = 3_600_000
+    dialogue.now_ms = 3_600_000
     dialogue.run(3_601_000)
-    assert readings(dialogue)[-1].alarms == ("occlusion_downstream",)
+    assert dialogue.readings[-1].alarms == ("occlusion_downstream",)
 
 
 # Access codes
@@ -326,13 +316,13 @@ def test_what_was_asked_for_while_the_line_was_down_is_not_told_as_new():
 @pytest.mark.parametrize("bend", ["clean", "doubled", "noisy", "lossy"])
 def test_an_access_code_is_in_no_fact_however_bad_the_wire(bend):
     pump = a_pump(RUN, *[CODE] * 30)
-    dialogue = Dialogue(a_session(), pump, back=Wire(WIRES[bend], seed=3))  # type: ignore[arg-type]
+    dialogue = Dialogue(a_session(), pump, back=Wire(WIRES[bend], seed=3))
     dialogue.run(120_000)
     pump.write(*[CODE] * 20, BEGIN, *[CODE] * 17)
     dialogue.run(240_000)
-    assert readings(dialogue)
+    assert dialogue.readings
     assert "4711" not in repr(dialogue.facts)
-    assert bytes.fromhex("4711") not in b"".join(fault.sample for fault in faults(dialogue))
+    assert bytes.fromhex("4711") not in b"".join(fault.sample for fault in dialogue.faults)
 
 
 # The state
@@ -355,12 +345,12 @@ def test_an_access_code_is_in_no_fact_however_bad_the_wire(bend):
 )
 def test_the_state_is_whether_it_runs_and_else_what_the_log_says_of_it(log, answers, state):
     dialogue = a_dialogue(a_pump(*log, answers=answers))
-    assert [reading.state for reading in readings(dialogue)] == [state]
+    assert [reading.state for reading in dialogue.readings] == [state]
 
 
 def test_started_standing_and_neither_paused_nor_in_alarm_is_idle_when_the_log_says_no_more():
     dialogue = a_dialogue(a_pump(RUN, answers=stands()), until_ms=2 * POLL_MS + 1_000)
-    assert [reading.state for reading in readings(dialogue)] == [
+    assert [reading.state for reading in dialogue.readings] == [
         PumpState.UNKNOWN,
         PumpState.IDLE,
         PumpState.IDLE,
@@ -387,7 +377,7 @@ def test_after_a_question_that_was_sent_again_the_next_round_begins_with_a_proof
     answers = iter(["Q504D2", "", *["Q504D2"] * 10])
     dialogue = a_dialogue(a_pump(answers={"Q5": lambda _: next(answers)}), until_ms=2 * POLL_MS + 1_000)
     assert asked(dialogue)[11:] == ["RN", "RI", *STATUS, "Q5", "RE00000002", "RN", "RI", *STATUS]
-    assert len(readings(dialogue)) == 3
+    assert len(dialogue.readings) == 3
 
 
 def test_a_place_of_the_log_that_was_asked_for_lately_is_no_proof():
@@ -404,9 +394,9 @@ def test_a_late_answer_is_never_taken_for_that_to_a_later_question():
     pump = a_pump(answers={"Q5": lambda now_ms: f"Q5{now_ms // 10:04X}"})
     pump.sent_ms = lambda now_ms: now_ms + next(slow)  # type: ignore[method-assign]
     dialogue = a_dialogue(pump, until_ms=60_000)
-    assert FaultKind.UNEXPECTED in {fault.kind for fault in faults(dialogue)}
-    assert len(readings(dialogue)) >= 8
-    for reading in readings(dialogue):
+    assert FaultKind.UNEXPECTED in {fault.kind for fault in dialogue.faults}
+    assert len(dialogue.readings) >= 8
+    for reading in dialogue.readings:
         assert reading.volume_ml is not None
         assert reading.at_ms - round(reading.volume_ml * 1_000) <= 100
 
@@ -428,8 +418,8 @@ def test_an_answer_to_a_mnemonic_with_another_name_is_unexpected_and_the_questio
 
 def test_a_bare_value_that_cannot_be_the_answer_is_unexpected():
     dialogue = a_dialogue(a_pump(answers={":INFU:RUN?": "45.00"}), until_ms=20_000)
-    assert readings(dialogue) == []
-    assert {fault.detail for fault in faults(dialogue)} == {"a bare value came, :INFU:RUN? was asked"}
+    assert dialogue.readings == []
+    assert {fault.detail for fault in dialogue.faults} == {"a bare value came, :INFU:RUN? was asked"}
 
 
 def test_the_sensor_stream_between_question_and_answer_is_no_answer_and_no_fault():
@@ -461,7 +451,7 @@ def test_polls_that_were_missed_are_not_made_up_for():
     late_ms = 3_600_000
     assert dialogue.session.due(late_ms) == framed("QI")
     dialogue.session.opened(late_ms)
-    dialogue._now_ms = late_ms
+    dialogue.now_ms = late_ms
     dialogue.run(late_ms + 1_000)
     assert dialogue.session.next_due_ms() == late_ms + POLL_MS
 
@@ -469,60 +459,17 @@ def test_polls_that_were_missed_are_not_made_up_for():
 # Any wire, against the simulated pump
 
 
-class Line:
-    """A session and a simulated pump at two ends of two wires, in virtual time."""
-
-    def __init__(self, story: Scenario, there: Wire, back: Wire) -> None:
-        self.session = a_session()
-        self.device = Device("miva", story)
-        self.facts: list[Fact] = []
-        self.sent: list[bytes] = []
-        self._there, self._back = there, back
-        self._arriving: list[tuple[int, int, str, bytes]] = []
-        self._number = itertools.count()
-        self._unasked_ms = 0
-        self._now_ms = 0
-        self.session.opened(0)
-
-    def tell_pump(self, payload: str) -> None:
-        """Somebody else at the line."""
-        self.device.receive(framed(payload), self._now_ms)
-
-    def run(self, until_ms: int) -> None:
-        while self._now_ms <= until_ms:
-            now_ms = self._now_ms
-            for pushed in self.device.unasked(now_ms):
-                self._send("host", self._back.carry(pushed.data, max(now_ms, pushed.at_ms)))
-            data = self.session.due(now_ms)
-            if data:
-                self.sent.append(data)
-                self._send("pump", self._there.carry(data, now_ms))
-            times = [max(self.session.next_due_ms(), now_ms + 1)]
-            if (unasked_ms := self.device.next_change_ms(now_ms)) is not None:
-                times.append(max(unasked_ms, now_ms + 1))
-            if self._arriving:
-                times.append(max(self._arriving[0][0], now_ms))
-            self._now_ms = min(times)
-            if not self._arriving or self._arriving[0][0] > self._now_ms:
-                self.facts += self.session.receive(b"", self._now_ms)
-                continue
-            _, _, end, data = heapq.heappop(self._arriving)
-            if end == "host":
-                self.facts += self.session.receive(data, self._now_ms)
-                continue
-            for sent in self.device.receive(data, self._now_ms):
-                self._send("host", self._back.carry(sent.data, sent.at_ms))
-
-    def _send(self, end: str, pieces: list[tuple[int, bytes]]) -> None:
-        for at_ms, piece in pieces:
-            heapq.heappush(self._arriving, (at_ms, next(self._number), end, piece))
-
-    @property
-    def readings(self) -> list[Reading]:
-        return [fact for fact in self.facts if isinstance(fact, Reading)]
+def a_line(story: Scenario, wire: str, seed: int = 0) -> Bedside:
+    return Bedside(
+        FAMILY,
+        story,
+        poll_ms=POLL_MS,
+        there=Wire(WIRES[wire], seed=seed),
+        back=Wire(WIRES[wire], seed=seed + 1_000),
+    )
 
 
-def holds_the_truth(line: Line, within_ms: int) -> None:
+def holds_the_truth(line: Bedside, within_ms: int) -> None:
     """Each reading's rate and volume were true at some time within ``within_ms`` before it."""
     for reading in line.readings:
         assert reading.volume_ml is not None
@@ -544,7 +491,7 @@ def test_over_any_wire_what_is_read_is_true_and_the_pump_is_never_lost(name, see
         fault("paused", 2 * MIN, MIN),
         fault("occlusion_downstream", 4 * MIN, 3 * MIN),
     )
-    line = Line(story, Wire(WIRES[name], seed=seed), Wire(WIRES[name], seed=seed + 1_000))
+    line = a_line(story, name, seed)
     line.run(END_MS)
     holds_the_truth(line, within_ms=15_000 if name == "late" else 5_000)
     assert {reading.serial for reading in line.readings} <= {line.readings[0].serial}
@@ -552,13 +499,13 @@ def test_over_any_wire_what_is_read_is_true_and_the_pump_is_never_lost(name, see
         assert reading.alarms in (None, (), ("occlusion_downstream",))
     moments = [0, *(reading.at_ms for reading in line.readings), END_MS]
     assert max(after - before for before, after in pairwise(moments)) < 60_000
-    assert all(FAMILY.may_send(data) for data in line.sent)
+    assert all(FAMILY.may_send(data) for _, data in line.sent)
 
 
 @pytest.mark.parametrize("name", ["clean", "byte_by_byte"])
 def test_over_a_good_wire_every_poll_is_one_reading_and_the_alarm_is_in_it(name):
     story = scenario(constant(125.0, H), fault("occlusion_downstream", 2 * MIN, 3 * MIN))
-    line = Line(story, Wire(WIRES[name], seed=0), Wire(WIRES[name], seed=1))
+    line = a_line(story, name)
     line.run(END_MS)
     assert len(line.readings) == len(line.facts) == END_MS // POLL_MS
     holds_the_truth(line, within_ms=1_500)
@@ -572,8 +519,8 @@ def test_over_a_good_wire_every_poll_is_one_reading_and_the_alarm_is_in_it(name)
 
 
 def test_a_pump_whose_sensor_stream_is_on_is_read_as_any_other():
-    line = Line(scenario(constant(125.0, H)), Wire(clean, seed=0), Wire(clean, seed=1))
-    line.tell_pump("W01")
+    line = a_line(scenario(constant(125.0, H)), "clean")
+    line.device.receive(framed("W01"), 0)  # somebody else at the line
     line.run(END_MS)
     assert len(line.readings) == len(line.facts) == END_MS // POLL_MS
     holds_the_truth(line, within_ms=3_000)

@@ -12,13 +12,12 @@ from drivers.family import PumpOnLine
 from drivers.newera.session import NewEraFamily, NewEraSession
 from drivers.reading import FaultKind, LinkFault, PumpState, Reading
 from simulator.device import Device
-from tests.drivers.alaris_pump import Dialogue
+from tests.drivers.dialogue import Dialogue
 from tests.drivers.newera_chain import (
     FRAMES,
     HEALTHY,
     Answer,
     ScriptedChain,
-    SimulatedChain,
     basic,
     bytes_of,
     safe,
@@ -305,7 +304,7 @@ def test_a_simulated_pump_that_was_left_in_safe_mode_is_read_and_stays_in_it():
     device = Device("newera", scenario())
     for _ in range(2):  # the first is answered with the alarm of power-up, and not executed
         device.receive(safe("SAF60"), 0)
-    dialogue = a_dialogue(SimulatedChain(device), 2 * POLL_MS + 1_000)
+    dialogue = a_dialogue(device, 2 * POLL_MS + 1_000)
     assert {one.rate_ml_h for one in readings(dialogue)} == {125.0}
     assert len(readings(dialogue)) == 3
     assert [said.kind for said in faults(dialogue)] == [FaultKind.UNSUPPORTED] * 2
@@ -371,10 +370,9 @@ END_MS = 5 * 60_000
 @pytest.mark.parametrize("name", WIRES)
 def test_over_any_wire_the_simulated_pumps_are_read_and_what_is_read_is_true(name, seed):
     stories = {0: scenario(), 1: scenario(None, fault("occlusion_downstream", 60_000)), 7: scenario(seed=3)}
-    chain = SimulatedChain(Device("newera", stories))
     dialogue = Dialogue(
         a_session(0, 1, 7),
-        chain,
+        Device("newera", stories),
         there=Wire(WIRES[name], seed=seed),
         back=Wire(WIRES[name], seed=seed + 1_000),
     )
@@ -387,7 +385,7 @@ def test_over_any_wire_the_simulated_pumps_are_read_and_what_is_read_is_true(nam
         assert max(after - before for before, after in pairwise(moments)) < least_ms
         if name in ("noisy", "lossy"):
             continue  # nothing in Basic mode tells a changed or a lost digit
-        truths = [(one.answered_ms, one.truth) for one in chain.said if one.address == address]
+        truths = [(one.answered_ms, one.truth) for one in dialogue.said if one.address == address]
         for reading in read:
             if reading.volume_ml is None:
                 assert reading.state is PumpState.ALARM
@@ -408,15 +406,15 @@ def test_over_any_wire_the_simulated_pumps_are_read_and_what_is_read_is_true(nam
 
 @pytest.mark.parametrize("name", ["clean", "byte_by_byte"])
 def test_over_a_good_wire_every_poll_is_one_true_reading(name):
-    chain = SimulatedChain(Device("newera", scenario()))
-    dialogue = Dialogue(a_session(), chain, there=Wire(WIRES[name], seed=0), back=Wire(WIRES[name], seed=1))
+    device = Device("newera", scenario())
+    dialogue = Dialogue(a_session(), device, there=Wire(WIRES[name], seed=0), back=Wire(WIRES[name], seed=1))
     dialogue.run(END_MS)
     first, *rest = readings(dialogue)
     assert (first.state, first.alarms) == (PumpState.ALARM, ("vendor:reset",)), "it was just switched on"
     assert len(rest) == END_MS // POLL_MS
     assert {one.rate_ml_h for one in rest} == {125.0}
     assert faults(dialogue) == []
-    volumes = [one.truth.counter_ml for one in chain.said if one.request == b"0DIS"]
+    volumes = [one.truth.counter_ml for one in dialogue.said if one.request == b"0DIS"]
     # One more was the proof, after the alarm, that no older answer could follow.
     assert [one.volume_ml for one in rest] == pytest.approx(volumes[1:], abs=0.0051)
 

@@ -14,7 +14,8 @@ from drivers.sapphire.codec import FRAME_LIMIT_BYTES, keep_alive
 from drivers.sapphire.session import SapphireFamily, SapphireSession
 from simulator.device import Device
 from simulator.scenario import Scenario
-from tests.drivers.sapphire_pump import FRAMES, Dialogue, batch, bytes_of, framed
+from tests.drivers.dialogue import Dialogue
+from tests.drivers.sapphire_pump import FRAMES, batch, bytes_of, framed
 from tests.drivers.wires import WIRES, Wire
 from tests.simulator.scenarios import MIN, PLAIN, fault, legs, scenario
 
@@ -403,7 +404,7 @@ def is_true(reading: Reading, dialogue: Dialogue, not_older_than_ms: int) -> boo
         and round(one.truth.counter_ml * 100) / 100 == reading.volume_ml
         and round(one.truth.vtbi_ml * 100) / 100 == reading.vtbi_ml
         and 0 <= reading.at_ms - one.answered_ms <= not_older_than_ms
-        for one in dialogue.pushed
+        for one in dialogue.said
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-from itertools import count, pairwise
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -20,8 +19,8 @@ from tests.drivers.terumo_pump import (
     FRAMES,
     STATUS,
     WHO,
-    Dialogue,
     ScriptedPump,
+    TerumoDialogue,
     block_of,
     bytes_of,
     framed,
@@ -45,8 +44,8 @@ def healthy(_now_ms: int) -> bytes:
     return status("T5")
 
 
-def a_dialogue(pump: ScriptedPump, until_ms: int) -> Dialogue:
-    dialogue = Dialogue(a_session(), pump)
+def a_dialogue(pump: ScriptedPump, until_ms: int) -> TerumoDialogue:
+    dialogue = TerumoDialogue(a_session(), pump)
     dialogue.run(until_ms)
     return dialogue
 
@@ -153,7 +152,7 @@ def test_a_lost_answer_of_a_fast_pump_costs_a_second():
 
 @pytest.mark.parametrize("repeats_numbers", [True, False])
 def test_a_pump_that_takes_four_seconds_is_heard_and_one_that_takes_longer_is_not(repeats_numbers):
-    def taking(takes_ms: int) -> Dialogue:
+    def taking(takes_ms: int) -> TerumoDialogue:
         pump = ScriptedPump(healthy, takes_ms=lambda _: takes_ms, repeats_numbers=repeats_numbers, busy=True)
         return a_dialogue(pump, until_ms=120_000)
 
@@ -414,7 +413,7 @@ def telling_the_time(now_ms: int) -> bytes:
     return status("T6" if alarmed else "T5", at_19=volume_at(now_ms).to_bytes(3, "big"))
 
 
-def check_truth(dialogue: Dialogue) -> None:
+def check_truth(dialogue: TerumoDialogue) -> None:
     for reading in dialogue.readings:
         assert reading.volume_ml is not None
         told_ms = (round(reading.volume_ml * 100) - 100) * 10
@@ -428,7 +427,7 @@ def check_truth(dialogue: Dialogue) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", WIRES)
 def test_over_any_wire_what_is_read_is_true_and_the_pump_is_never_lost(name, seed, repeats_numbers):
-    dialogue = Dialogue(
+    dialogue = TerumoDialogue(
         a_session(),
         ScriptedPump(telling_the_time, repeats_numbers=repeats_numbers),
         there=Wire(WIRES[name], seed=seed),
@@ -451,7 +450,7 @@ def test_over_any_wire_what_is_read_is_true_and_the_pump_is_never_lost(name, see
 
 @pytest.mark.parametrize("name", ["clean", "byte_by_byte"])
 def test_over_a_good_wire_every_poll_is_one_reading_and_nothing_is_faulty(name):
-    dialogue = Dialogue(
+    dialogue = TerumoDialogue(
         a_session(),
         ScriptedPump(telling_the_time),
         there=Wire(WIRES[name], seed=0),
@@ -519,36 +518,15 @@ SAYS = {
 }
 
 
-def listen(device: Device, session: TerumoSession, bend: str) -> list[tuple[Reading, list[Truth]]]:
+def listen(life: str, bend: str) -> list[tuple[Reading, list[Truth]]]:
     """Every reading with what was true of the pump when it gave the answers that had arrived by then."""
-    there, back = Wire(WIRES[bend], seed=1), Wire(WIRES[bend], seed=2)
-    arriving: list[tuple[int, int, str, bytes]] = []
-    order = count()
-    truths: list[Truth] = []
-    heard: list[tuple[Reading, list[Truth]]] = []
-    now_ms = 0
-    session.opened(0)
-    while now_ms < END_MS:
-        if asked := session.due(now_ms):
-            assert FAMILY.may_send(asked)
-            for at_ms, piece in there.carry(asked, now_ms):
-                heapq.heappush(arriving, (at_ms, next(order), "pump", piece))
-        now_ms = max(session.next_due_ms(), now_ms + 1)
-        if not arriving or arriving[0][0] > now_ms:
-            session.receive(b"", now_ms)
-            continue
-        now_ms, _, end, data = heapq.heappop(arriving)
-        if end == "host":
-            for fact in session.receive(data, now_ms):
-                if isinstance(fact, Reading):
-                    heard.append((fact, truths[-6:]))
-            continue
-        for sent in device.receive(data, now_ms):
-            truths.append(sent.truth)
-            if sent.data:
-                for at_ms, piece in back.carry(sent.data, sent.at_ms):
-                    heapq.heappush(arriving, (at_ms, next(order), "host", piece))
-    return heard
+    device = Device("terumo", LIVES[life])
+    dialogue = TerumoDialogue(
+        a_session(), device, there=Wire(WIRES[bend], seed=1), back=Wire(WIRES[bend], seed=2)
+    )
+    dialogue.run(END_MS)
+    assert all(FAMILY.may_send(data) for _, data in dialogue.sent)
+    return [(reading, dialogue.truths_until(reading.at_ms)[-6:]) for reading in dialogue.readings]
 
 
 def agrees(reading: Reading, truth: Truth) -> bool:
@@ -562,7 +540,7 @@ def agrees(reading: Reading, truth: Truth) -> bool:
 
 @pytest.mark.parametrize("life", LIVES)
 def test_a_simulated_pump_is_read_as_it_is_to_a_hundredth(life):
-    heard = listen(Device("terumo", LIVES[life]), a_session(), "clean")
+    heard = listen(life, "clean")
     assert len(heard) > 60
     assert all(any(agrees(reading, truth) for truth in truths) for reading, truths in heard)
     said = {alarm for reading, _ in heard for alarm in reading.alarms or ()}
@@ -580,7 +558,7 @@ def test_a_simulated_pump_is_read_as_it_is_to_a_hundredth(life):
 @pytest.mark.parametrize("bend", WIRES)
 def test_over_any_wire_a_reading_of_a_simulated_pump_is_its_truth(bend):
     for life in ("changing", "occluded"):
-        heard = listen(Device("terumo", LIVES[life]), a_session(), bend)
+        heard = listen(life, bend)
         assert heard or bend == "noisy"
         assert all(any(agrees(reading, truth) for truth in truths) for reading, truths in heard)
 
