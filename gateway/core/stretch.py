@@ -154,14 +154,15 @@ class _Stretch:
         ordered_ml = bounds.ordered_ml_h * passed_ms / MS_PER_HOUR
         given_ml = self._given_ml[:count]
         self._tau_ms = occurrence.tau_ms + passed_ms
-        self._expected_ml = occurrence.expected_ml + ordered_ml
-        self._total_ml = occurrence.delivered_ml + given_ml
+        ordered_steps_ml = bounds.ordered_ml_h * self._elapsed_ms[:count] / MS_PER_HOUR
+        self._expected_ml = _added_up(occurrence.expected_ml, ordered_steps_ml)
+        self._total_ml = _added_up(occurrence.delivered_ml, delivered_ml)
         # what was ordered up to the last count that was seen; before the first one, less than nothing
         counted_at_ml = np.maximum.accumulate(
             np.where(delivered_ml > 0, ordered_ml, -occurrence.uncounted_ml)
         )
         self._uncounted_ml = ordered_ml - counted_at_ml
-        at_once_ml = delivered_ml - bounds.ordered_ml_h * self._elapsed_ms[:count] / MS_PER_HOUR
+        at_once_ml = delivered_ml - ordered_steps_ml
         self._shorten(
             (self._tau_ms <= bounds.tau_until_ms)
             & (self._total_ml <= bounds.delivered_until_ml)
@@ -211,7 +212,7 @@ class _Stretch:
             self._add_to_day(count)
         if memory.rate_limit is not None:
             memory.rate_limit.surplus_ml = float(self._surplus_ml[last])
-        memory.bag.taken_ml += float(self._given_ml[last])
+        memory.bag.taken_ml = float(_added_up(memory.bag.taken_ml, self._delivered_ml[:count])[last])
         self._take_flow(count)
         if self._bounds.flow_ml_h:
             self._pressure.take(count)
@@ -321,6 +322,11 @@ class _Pressure:
             rise.readings = 0
         rise.sum_mmhg += float(self._pressure_mmhg[first:count].sum())
         rise.readings += count - first
+
+
+def _added_up(before_ml: float, steps_ml: Numbers) -> Numbers:
+    """The sums after each step, to the last bit as one by one: what is printed of them is rounded."""
+    return np.cumsum(np.concatenate(([before_ml], steps_ml)))[1:]
 
 
 def _cusum(running_ml: Numbers) -> Numbers:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drivers.reading import PumpState
@@ -209,6 +209,9 @@ class TestReplay:
         missing=st.sampled_from([0.0, 0.01]),
         seed=st.integers(0, 2**32),
     )
+    @example(
+        rate_ml_h=10.0, counter_ml=0.01, factor=0.0, pauses=[91], limits="", missing=0.0, seed=91
+    )  # 29.1665 mL were expected, which is rounded by its last bit
     def test_any_pump_tells_the_same_in_blocks(
         self,
         rate_ml_h: float,
