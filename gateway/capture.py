@@ -76,7 +76,10 @@ class Recorder:
         """Write one entry, whose time is that of the clock. Raises OSError, RecordingFull."""
         if self._file is None:
             mode: Literal["w", "x"] = "w" if self._force else "x"
-            self._file = self._path.open(mode, encoding="utf-8", newline="\n")
+            # Path.open takes no opener; `close` below is the end of the recording.
+            self._file = open(  # noqa: SIM115
+                self._path, mode, encoding="utf-8", newline="\n", opener=_for_nobody_else
+            )
             self._began_ms = self.last_ms = entry.at_ms
             self._write(write_head(self._head()))
         self.last_ms = max(self.last_ms, entry.at_ms)
@@ -103,6 +106,11 @@ class Recorder:
         self._written_bytes += size
         self._file.write(text)
         self._file.flush()
+
+
+def _for_nobody_else(path: str, flags: int) -> int:
+    """A recording holds the pump's serial number, and of some pumps the access codes that people typed."""
+    return os.open(path, flags, 0o600)
 
 
 class Listener:

@@ -595,10 +595,10 @@ class Engine:
     def _ack(self, turn: _Turn, ack: wire.Ack) -> None:
         if self._answered_before(turn, ack.id):
             return
-        if ack.adopt and self._adoptable(ack) is None:
+        adopted = self._adoptable(ack) if ack.adopt else None
+        if ack.adopt and adopted is None:
             self._answer(turn, ack.id, AnswerReason.NOT_ALLOWED)
             return
-        adopted = self._adoptable(ack) if ack.adopt else None
         reason, alert = self.book.acknowledge(
             ack.alert_id,
             ack.rev,

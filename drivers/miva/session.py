@@ -542,6 +542,7 @@ class MivaFamily:
             "Some older firmware numbers its events otherwise, which cannot be seen; compare alarms first.",
             "Older pumps of platform H form their check otherwise and are not read.",
             "Whether polling keeps the pump awake or costs battery is not known.",
+            "A capture of its line may hold the access codes that people typed: keep it as one keeps those.",
         ),
     )
     line = LineSettings(baud=9_600)

@@ -132,9 +132,8 @@ class Case:
         due_utc_ms = self.due_utc_ms(number)
         if number is None or due_utc_ms is None:
             return True
-        follows = number > 1 and self.course.gap_ms(number - 1) == 0
-        begins = not follows and self.window_is_open(number, t_ms)
-        return not begins
+        follows_at_once = number > 1 and self.course.gap_ms(number - 1) == 0
+        return follows_at_once or not self.window_is_open(number, t_ms)
 
     def counted_words(self, occurrence: Occurrence) -> str:
         """What the pump says of how much was given, for messages."""

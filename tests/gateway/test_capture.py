@@ -67,6 +67,12 @@ def test_each_entry_is_in_the_file_before_the_next_is_taken(tmp_path):
         assert (tmp_path / "a.cap").read_text().endswith(f"{at_ms - 500} rx 01\n")
 
 
+def test_a_recording_is_for_nobody_but_who_records(tmp_path):
+    to = recorder(tmp_path / "a.cap")
+    to.take(Entry(at_ms=0, kind=EntryKind.UP))
+    assert (tmp_path / "a.cap").stat().st_mode & 0o077 == 0
+
+
 def test_what_somebody_types_is_a_note_and_stands_in_order_of_time(tmp_path):
     to = recorder(tmp_path / "a.cap")
     typed = [[], [Entry(at_ms=10, kind=EntryKind.NOTE, words="the line was closed")], []]
