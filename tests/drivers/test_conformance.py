@@ -23,6 +23,7 @@ from simulator.scenario import Scenario
 from simulator.wire.families import WIRES as PUMP_SIDES
 from simulator.wire.wire import Address
 from tests.drivers.bedside import Bedside, token_of
+from tests.drivers.laws import goes_through, steps_with
 from tests.drivers.wires import WIRES, Wire
 from tests.simulator.scenarios import MIN, H, constant, fault, scenario
 
@@ -276,33 +277,29 @@ def test_after_any_garbage_the_pump_is_read_again(one, seed):
     assert any(reading.at_ms > from_ms for reading in at.readings)
 
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["receive", "due", "opened"]), st.integers(0, 20_000), st.binary(max_size=90))
-)
-
-
 @EVERY
 @settings(max_examples=60, deadline=None)
-@given(
-    steps=st.lists(
-        st.tuples(
-            st.sampled_from(["receive", "due", "opened"]), st.integers(0, 20_000), st.binary(max_size=90)
-        )
-    )
-)
+@given(steps=steps_with(st.binary(max_size=90)))
 def test_whatever_arrives_and_whenever_nothing_else_is_written_and_nothing_is_raised(one, steps):
     session = a_session(one)
     session.opened(0)
-    now_ms = 0
-    for what, after_ms, data in steps:
-        now_ms += after_ms
-        if what == "opened":
-            session.opened(now_ms)
-        elif what == "receive":
-            session.receive(data, now_ms)
-        written = session.due(now_ms)
-        assert not written or one.family.may_send(written)
-        assert session.due(now_ms) == b"" or not written
+    for _ in goes_through(one.family, session, steps):
+        pass
+
+
+@pytest.mark.parametrize("name", [name for name, side in PUMP_SIDES.items() if not side.addresses])
+@pytest.mark.parametrize(
+    ("pumps", "words"),
+    [
+        ([], "a port of its own; 0 are set"),
+        ([PumpOnLine(pump="p1"), PumpOnLine(pump="p2")], "a port of its own; 2 are set"),
+        ([PumpOnLine(pump="p1", address=2)], "p1: {name} pumps have no address"),
+        ([PumpOnLine(pump="p1", poll_ms=0)], "a poll of 0 ms is not possible"),
+    ],
+)
+def test_what_a_port_for_one_pump_cannot_have_is_refused_with_the_reason(name, pumps, words):
+    with pytest.raises(ValueError, match=words.format(name=name)):
+        families.find(name).open_session(pumps)
 
 
 @EVERY

@@ -24,6 +24,7 @@ from tests.drivers.fresenius_pump import (
     healthy,
     numbers,
 )
+from tests.drivers.laws import bears_a_clock_that_jumps, goes_through, moments_with, steps_with
 from tests.drivers.test_fresenius_codec import NEVER_SEND
 from tests.drivers.wires import WIRES, Wire
 from tests.simulator.scenarios import MIN, legs, scenario
@@ -600,36 +601,22 @@ ANY_BYTES = st.one_of(
         + [b"\x05" * 40, b"\x15", framed("3M;a1"), framed("E;d1")]
     ),
 )
-STEPS = st.lists(st.tuples(st.sampled_from(["receive", "due", "opened"]), st.integers(0, 20_000), ANY_BYTES))
 PUMPS = st.sampled_from([(), (1,), (1, 3)])
 
 
 @settings(max_examples=300)
-@given(steps=STEPS, addresses=PUMPS, poll_ms=st.sampled_from([1, 1_000, 5_000]))
+@given(steps=steps_with(ANY_BYTES), addresses=PUMPS, poll_ms=st.sampled_from([1, 1_000, 5_000]))
 def test_whatever_arrives_and_whenever_only_what_is_listed_is_ever_written_and_nothing_is_raised(
     steps, addresses, poll_ms
 ):
     session = a_session(*addresses, poll_ms=poll_ms)
-    now_ms = 0
-    for what, after_ms, data in steps:
-        now_ms += after_ms
-        if what == "opened":
-            session.opened(now_ms)
-        elif what == "receive":
-            session.receive(data, now_ms)
-        written = session.due(now_ms)
-        assert not written or FAMILY.may_send(written)
-        assert session.due(now_ms) == b""
+    for now_ms, _ in goes_through(FAMILY, session, steps):
         assert session.next_due_ms() > now_ms, "it would spin"
 
 
-@given(steps=st.lists(st.tuples(st.integers(-100_000, 100_000), ANY_BYTES)), addresses=PUMPS)
-def test_even_a_clock_that_jumps_makes_a_session_write_only_what_is_listed(steps, addresses):
-    session = a_session(*addresses)
-    for now_ms, data in steps:
-        session.receive(data, now_ms)
-        said = session.due(now_ms)
-        assert said == b"" or FAMILY.may_send(said)
+@given(moments=moments_with(ANY_BYTES), addresses=PUMPS)
+def test_even_a_clock_that_jumps_makes_a_session_write_only_what_is_listed(moments, addresses):
+    bears_a_clock_that_jumps(FAMILY, a_session(*addresses), moments)
 
 
 @given(noise=st.binary(max_size=400), addresses=PUMPS)

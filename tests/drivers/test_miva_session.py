@@ -15,6 +15,7 @@ from drivers.reading import FaultKind, LinkFault, PumpState, Reading
 from simulator.scenario import Scenario
 from tests.drivers.bedside import Bedside
 from tests.drivers.dialogue import Dialogue
+from tests.drivers.laws import bears_a_clock_that_jumps, moments_with
 from tests.drivers.miva_pump import FRAMES, Answer, ScriptedMiva, bytes_of, framed, record
 from tests.drivers.wires import WIRES, Wire
 from tests.simulator.scenarios import MIN, H, constant, fault, scenario
@@ -568,13 +569,9 @@ def test_whatever_arrives_and_whenever_only_listed_queries_are_ever_written_and_
     assert all(FAMILY.may_send(data) for data in written if data)
 
 
-@given(steps=st.lists(st.tuples(st.integers(-100_000, 100_000), ANY_BYTES)))
-def test_even_a_clock_that_jumps_makes_a_session_write_only_listed_queries(steps):
-    session = a_session()
-    for now_ms, data in steps:
-        session.receive(data, now_ms)
-        said = session.due(now_ms)
-        assert said == b"" or FAMILY.may_send(said)
+@given(moments=moments_with(ANY_BYTES))
+def test_even_a_clock_that_jumps_makes_a_session_write_only_listed_queries(moments):
+    bears_a_clock_that_jumps(FAMILY, a_session(), moments)
 
 
 @given(noise=st.lists(st.binary(min_size=1, max_size=40), max_size=30))
@@ -610,20 +607,6 @@ def test_a_record_may_be_asked_for_where_there_is_one():
 
 
 # Configuration
-
-
-@pytest.mark.parametrize(
-    ("pumps", "words"),
-    [
-        ([], "a port of its own; 0 are set"),
-        ([PumpOnLine(pump="p1"), PumpOnLine(pump="p2")], "a port of its own; 2 are set"),
-        ([PumpOnLine(pump="p1", address=2)], "p1: miva pumps have no address"),
-        ([PumpOnLine(pump="p1", poll_ms=0)], "a poll of 0 ms is not possible"),
-    ],
-)
-def test_what_a_miva_port_cannot_have_is_refused_with_the_reason(pumps, words):
-    with pytest.raises(ValueError, match=words):
-        FAMILY.open_session(pumps)
 
 
 def test_the_traits_tell_what_is_only_probable():

@@ -13,6 +13,7 @@ from drivers.newera.session import NewEraFamily, NewEraSession
 from drivers.reading import FaultKind, LinkFault, PumpState, Reading
 from simulator.device import Device
 from tests.drivers.dialogue import Dialogue
+from tests.drivers.laws import bears_a_clock_that_jumps, goes_through, moments_with, steps_with
 from tests.drivers.newera_chain import (
     FRAMES,
     HEALTHY,
@@ -433,36 +434,21 @@ ANY_BYTES = st.one_of(
     st.sampled_from([bytes.fromhex(frame["hex"]) for frame in FRAMES.values()]),
     st.sampled_from([basic(text, address) for text in HEALTHY.values() for address in (0, 1, 5)]),
 )
-STEPS = st.lists(st.tuples(st.sampled_from(["receive", "due", "opened"]), st.integers(0, 20_000), ANY_BYTES))
 
 
 @settings(max_examples=300)
-@given(steps=STEPS, poll_ms=st.sampled_from([1, 1_000, 5_000]))
+@given(steps=steps_with(ANY_BYTES), poll_ms=st.sampled_from([1, 1_000, 5_000]))
 def test_whatever_arrives_and_whenever_only_listed_queries_are_ever_written_and_nothing_is_raised(
     steps, poll_ms
 ):
     session = a_session(0, 1, 42, poll_ms=poll_ms)
-    written = []
-    now_ms = 0
-    for what, after_ms, data in steps:
-        now_ms += after_ms
-        if what == "opened":
-            session.opened(now_ms)
-        elif what == "receive":
-            session.receive(data, now_ms)
-        written.append(session.due(now_ms))
-        assert session.due(now_ms) == b""
+    for now_ms, _ in goes_through(FAMILY, session, steps):
         assert session.next_due_ms() > now_ms
-    assert all(FAMILY.may_send(data) for data in written if data)
 
 
-@given(steps=st.lists(st.tuples(st.integers(-100_000, 100_000), ANY_BYTES)))
-def test_even_a_clock_that_jumps_makes_a_session_write_only_listed_queries(steps):
-    session = a_session(0, 1)
-    for now_ms, data in steps:
-        session.receive(data, now_ms)
-        said = session.due(now_ms)
-        assert said == b"" or FAMILY.may_send(said)
+@given(moments=moments_with(ANY_BYTES))
+def test_even_a_clock_that_jumps_makes_a_session_write_only_listed_queries(moments):
+    bears_a_clock_that_jumps(FAMILY, a_session(0, 1), moments)
 
 
 @given(

@@ -15,6 +15,7 @@ from drivers.sapphire.session import SapphireFamily, SapphireSession
 from simulator.device import Device
 from simulator.scenario import Scenario
 from tests.drivers.dialogue import Dialogue
+from tests.drivers.laws import bears_a_clock_that_jumps, goes_through, moments_with, steps_with
 from tests.drivers.sapphire_pump import FRAMES, batch, bytes_of, framed
 from tests.drivers.wires import WIRES, Wire
 from tests.simulator.scenarios import MIN, PLAIN, fault, legs, scenario
@@ -462,38 +463,23 @@ ANY_BYTES = st.one_of(
     st.sampled_from(list(NEVER_SEND.values())),
     st.sampled_from([batch(size=48), batch(size=1_000, filler=0xBB), framed(bytes(5), kind=11)]),
 )
-STEPS = st.lists(st.tuples(st.sampled_from(["receive", "due", "opened"]), st.integers(0, 20_000), ANY_BYTES))
 
 
 @settings(max_examples=300)
-@given(steps=STEPS, poll_ms=st.sampled_from([1, 1_000, 5_000]))
+@given(steps=steps_with(ANY_BYTES), poll_ms=st.sampled_from([1, 1_000, 5_000]))
 def test_whatever_arrives_and_whenever_only_keep_alives_are_ever_written_and_nothing_is_raised(
     steps, poll_ms
 ):
     session = a_session(poll_ms)
-    written = []
-    now_ms = 0
-    for what, after_ms, data in steps:
-        now_ms += after_ms
-        if what == "opened":
-            session.opened(now_ms)
-        elif what == "receive":
-            facts = session.receive(data, now_ms)
-            assert sum(isinstance(fact, Reading) for fact in facts) <= 1
-        written.append(session.due(now_ms))
-        assert session.due(now_ms) == b""
+    for now_ms, facts in goes_through(FAMILY, session, steps):
+        assert sum(isinstance(fact, Reading) for fact in facts) <= 1
         session.receive(b"", now_ms)
         assert session.next_due_ms() > now_ms
-    assert all(FAMILY.may_send(data) for data in written if data)
 
 
-@given(steps=st.lists(st.tuples(st.integers(-100_000, 100_000), ANY_BYTES)))
-def test_even_a_clock_that_jumps_makes_a_session_write_only_keep_alives(steps):
-    session = a_session()
-    for now_ms, data in steps:
-        session.receive(data, now_ms)
-        said = session.due(now_ms)
-        assert said == b"" or FAMILY.may_send(said)
+@given(moments=moments_with(ANY_BYTES))
+def test_even_a_clock_that_jumps_makes_a_session_write_only_keep_alives(moments):
+    bears_a_clock_that_jumps(FAMILY, a_session(), moments)
 
 
 @given(noise=st.lists(st.binary(min_size=1, max_size=40).map(lambda b: b.replace(b"\xbb", b"\xba"))))
@@ -536,20 +522,6 @@ def test_a_keep_alive_may_be_sent_with_every_number(sequence):
 
 
 # Configuration
-
-
-@pytest.mark.parametrize(
-    ("pumps", "words"),
-    [
-        ([], "a port of its own; 0 are set"),
-        ([PumpOnLine(pump="p1"), PumpOnLine(pump="p2")], "a port of its own; 2 are set"),
-        ([PumpOnLine(pump="p1", address=101)], "p1: sapphire pumps have no address"),
-        ([PumpOnLine(pump="p1", poll_ms=0)], "a poll of 0 ms is not possible"),
-    ],
-)
-def test_what_a_sapphire_port_cannot_have_is_refused_with_the_reason(pumps, words):
-    with pytest.raises(ValueError, match=words):
-        FAMILY.open_session(pumps)
 
 
 def test_the_traits_tell_what_is_not_known():

@@ -14,6 +14,7 @@ from drivers.terumo.codec import FRAME_LIMIT_BYTES
 from drivers.terumo.session import LINE_EMPTY_AFTER_MS, TOO_LATE_MS, TerumoFamily, TerumoSession
 from simulator.device import Device
 from simulator.pump import Truth
+from tests.drivers.laws import bears_a_clock_that_jumps, goes_through, moments_with, steps_with
 from tests.drivers.terumo_pump import (
     DEVICE_ID,
     FRAMES,
@@ -573,36 +574,21 @@ ANY_BYTES = st.one_of(
     st.binary(max_size=60).map(lambda block: packet("REP", DEVICE_ID, block)),
     st.sampled_from([packet("REQ", DEVICE_ID, bytes([1, command, 0, 0])) for command in range(0, 256, 15)]),
 )
-STEPS = st.lists(st.tuples(st.sampled_from(["receive", "due", "opened"]), st.integers(0, 20_000), ANY_BYTES))
 
 
 @settings(max_examples=200)
-@given(steps=STEPS, poll_ms=st.sampled_from([1, 1_000, 5_000]))
+@given(steps=steps_with(ANY_BYTES), poll_ms=st.sampled_from([1, 1_000, 5_000]))
 def test_whatever_arrives_and_whenever_only_listed_queries_are_ever_written_and_nothing_is_raised(
     steps, poll_ms
 ):
     session = a_session(poll_ms)
-    written = []
-    now_ms = 0
-    for what, after_ms, data in steps:
-        now_ms += after_ms
-        if what == "opened":
-            session.opened(now_ms)
-        elif what == "receive":
-            session.receive(data, now_ms)
-        written.append(session.due(now_ms))
-        assert session.due(now_ms) == b""
+    for _ in goes_through(FAMILY, session, steps):
         assert session._stream.buffered_bytes < FRAME_LIMIT_BYTES
-    assert all(FAMILY.may_send(data) for data in written if data)
 
 
-@given(steps=st.lists(st.tuples(st.integers(-100_000, 100_000), ANY_BYTES)))
-def test_even_a_clock_that_jumps_makes_a_session_write_only_listed_queries(steps):
-    session = a_session()
-    for now_ms, data in steps:
-        session.receive(data, now_ms)
-        said = session.due(now_ms)
-        assert said == b"" or FAMILY.may_send(said)
+@given(moments=moments_with(ANY_BYTES))
+def test_even_a_clock_that_jumps_makes_a_session_write_only_listed_queries(moments):
+    bears_a_clock_that_jumps(FAMILY, a_session(), moments)
 
 
 @given(noise=st.lists(st.binary(min_size=1, max_size=40), max_size=30))
@@ -649,20 +635,6 @@ def test_no_other_command_may_be_sent(data):
 
 
 # Configuration
-
-
-@pytest.mark.parametrize(
-    ("pumps", "words"),
-    [
-        ([], "a port of its own; 0 are set"),
-        ([PumpOnLine(pump="p1"), PumpOnLine(pump="p2")], "a port of its own; 2 are set"),
-        ([PumpOnLine(pump="p1", address=2)], "p1: terumo pumps have no address"),
-        ([PumpOnLine(pump="p1", poll_ms=0)], "a poll of 0 ms is not possible"),
-    ],
-)
-def test_what_a_terumo_port_cannot_have_is_refused_with_the_reason(pumps, words):
-    with pytest.raises(ValueError, match=words):
-        FAMILY.open_session(pumps)
 
 
 def test_the_traits_tell_what_is_not_known():
