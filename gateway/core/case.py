@@ -119,7 +119,8 @@ class Case:
         """Whether a bag that is empty, or air from it, is the end of a dose and nothing else (rule 4).
 
         It is with the volume in; after the end for as long as the pump goes on to say so, and until the next
-        dose may begin. What it says first from then on stops that dose.
+        dose may begin. What it says first from then on stops that dose. With a rate between two doses the
+        bag of the last one hangs until the next is due.
         """
         memory = self.memory
         if memory.occurrence is not None:
@@ -132,6 +133,9 @@ class Case:
         due_utc_ms = self.due_utc_ms(number)
         if number is None or due_utc_ms is None:
             return True
+        if self.schedule.between_ml_h > 0:
+            now_utc_ms = self.schedule_utc_ms(t_ms)
+            return now_utc_ms is None or now_utc_ms < due_utc_ms
         follows_at_once = number > 1 and self.course.gap_ms(number - 1) == 0
         return follows_at_once or not self.window_is_open(number, t_ms)
 

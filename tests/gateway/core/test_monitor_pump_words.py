@@ -113,15 +113,16 @@ class TestEmptyOrAirBesideADose:
         )
         must_be_told(ward, f"8:00 {kind}")
 
-    def test_while_a_rate_between_two_doses_is_ordered_it_is_the_end_of_the_bag(
-        self, code: str, kind: str
+    @pytest.mark.parametrize(("at", "is_told"), [("3:00", False), ("7:50", False), ("8:05", True)])
+    def test_while_a_rate_between_two_doses_is_ordered_it_is_the_end_of_the_bag_until_the_next_is_due(
+        self, code: str, kind: str, at: str, is_told: bool
     ) -> None:
         ward = live(
             WITH_A_RATE_BETWEEN,
-            f"-0:10 idle\n0:00 running rate=100\n0:30 kvo rate=0.5\n3:00 alarm alarms={code}",
-            until="5:00",
+            f"-0:10 idle\n0:00 running rate=100\n0:30 kvo rate=0.5\n{at} alarm alarms={code}",
+            until="8:15",
         )
-        assert kind not in {str(told) for _, told in ward.alerts()}
+        assert (kind in {str(told) for _, told in ward.alerts()}) == is_told
 
 
 def test_a_new_bag_in_place_of_the_empty_one_carries_the_same_dose_on() -> None:
