@@ -108,7 +108,8 @@ def share_of_a_core(folder: Path) -> float:
     with ExitStack() as stack:
         for number in range(SIXTEEN):
             link = folder / f"pump-{number}"
-            stack.enter_context(simulated_pump("alaris", "--link", link, "--seed", str(number)))
+            log = folder / f"log-{number}"
+            stack.enter_context(simulated_pump("alaris", "--link", link, "--seed", str(number), "--log", log))
             config += (
                 f'[[pump]]\nid = "p{number}"\nfamily = "alaris"\nport = "{link}"\norigin = "test"\n'
                 'poll = "1s"\nprescription = "rx.toml"\n'
@@ -121,14 +122,21 @@ def share_of_a_core(folder: Path) -> float:
         )
         try:
             time.sleep(SETTLED_S)
-            before_s = _processor_s(gateway.pid)
+            before_s, answered = _processor_s(gateway.pid), _answered(folder)
             time.sleep(WATCHED_S)
             share = (_processor_s(gateway.pid) - before_s) / WATCHED_S
             assert gateway.poll() is None, "the gateway has ended"
+            read = (_answered(folder) - answered) / (SIXTEEN * WATCHED_S)
+            assert 0.9 < read < 1.2, f"each pump was read {read:.2f} times a second"
             return share
         finally:
             gateway.terminate()
             gateway.wait()
+
+
+def _answered(folder: Path) -> int:
+    """How often all simulated pumps have said how the infusion stands."""
+    return sum(log.read_text(encoding="utf-8").count('"request":"INF"') for log in folder.glob("log-*"))
 
 
 def _processor_s(pid: int) -> float:
