@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from alerts.alert import Alert
 from alerts.sink import Message
-from gateway.lanes import LaneChanges
+from gateway.lanes import Fetch, LaneChanges
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -60,6 +60,8 @@ class Effects(Struct, frozen=True, kw_only=True):
     """Sentences for the engineer's log."""
     writes: tuple[Write, ...] = ()
     commit: Commit | None = None
+    fetches: tuple[Fetch, ...] = ()
+    """What is to be read from the card, behind the commit; it comes back as ``Fetched``."""
     sends: tuple[Send, ...] = ()
     wake_in_ms: int = 0
     """How long after this input the loop may wait for the next one."""

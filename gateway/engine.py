@@ -49,6 +49,7 @@ from gateway.inputs import (
     BytesArrived,
     CommitFailed,
     Committed,
+    Fetched,
     FromBroker,
     Input,
     PortLost,
@@ -56,7 +57,7 @@ from gateway.inputs import (
     StopRequested,
     Tick,
 )
-from gateway.lanes import Draft, Lane, LaneKept
+from gateway.lanes import POLICIES, Draft, Lane, LaneKept
 from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, Resumed, WatchedPump
 
 BEAT_EVERY_MS = 10_000
@@ -69,8 +70,6 @@ TELEMETRY_EVERY_MS = 30_000
 TELEMETRY_POINTS_MAX = 100
 UNDATED_POINTS_WAIT_MS = 3_600_000
 """So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
-TELEMETRY_WAITING_MAX = 4_032
-"""Full batches that may wait: seven days of four pumps at one reading each 6 s."""
 GARBLED_FOR_MS = 30_000
 RESYNC_AT_MOST_EVERY_MS = 60_000
 ALONE_AFTER_MS = 600_000
@@ -125,6 +124,7 @@ class _CommitUnderWay(Struct, frozen=True, kw_only=True):
     """What will be true once a commit is on the card."""
 
     seqs: dict[LaneName, int]
+    writes: dict[LaneName, int]
     told: dict[str, int]
 
 
@@ -203,15 +203,8 @@ class Engine:
         }
         self._speaker = projections.Speaker(home=setup.home, store=store, boot=setup.boot)
         self._lanes = {
-            LaneName.ALERTS: Lane(
-                LaneName.ALERTS, lanes.get(LaneName.ALERTS, LaneKept()), self._number_draft
-            ),
-            LaneName.TELEMETRY: Lane(
-                LaneName.TELEMETRY,
-                lanes.get(LaneName.TELEMETRY, LaneKept()),
-                self._number_draft,
-                waiting_max=TELEMETRY_WAITING_MAX,
-            ),
+            name: Lane(name, lanes.get(name, LaneKept()), self._number_draft, POLICIES.get(name))
+            for name in (LaneName.ALERTS, LaneName.TELEMETRY)
         }
         requests = _decoded(kept.get("requests"), _Requests)
         self._answered: OrderedDict[str, str | None] = OrderedDict(requests.answered if requests else {})
@@ -262,6 +255,8 @@ class Engine:
                 self._committed(turn, happened.number)
             case CommitFailed():
                 self._commit_failed(turn, happened)
+            case Fetched():
+                self._lanes[happened.fetch.lane].fetched(happened.fetch, happened.found)
             case PortOpened():
                 self._port_opened(turn, happened.port)
             case PortLost():
@@ -676,7 +671,7 @@ class Engine:
         while self._commits_under_way and next(iter(self._commits_under_way)) <= number:
             _, under_way = self._commits_under_way.popitem(last=False)
             for name, seq in under_way.seqs.items():
-                self._lanes[name].committed(seq)
+                self._lanes[name].committed(seq, under_way.writes[name])
             if under_way.told != self._told:
                 self._told = under_way.told
                 turn.open_changed = True
@@ -871,13 +866,14 @@ class Engine:
         pump.points_since_t_ms = turn.t_ms
         while ready:
             batch, ready = ready[:TELEMETRY_POINTS_MAX], ready[TELEMETRY_POINTS_MAX:]
-            waits = not lane.has_room
+            grows = not lane.has_room and len(batch) < TELEMETRY_POINTS_MAX
             lane.put(
                 self._speaker.telemetry(
                     pump.setup.pump, pump.batch, batch, turn.moment, made_t_ms=batch[0].t_ms
-                )
+                ),
+                grows=grows,
             )
-            if waits and len(batch) < TELEMETRY_POINTS_MAX:
+            if grows:
                 # Further points go into the same batch for as long as it has no number.
                 pump.points_in_waiting_batch = len(batch)
             else:
@@ -916,6 +912,7 @@ class Engine:
             notes=tuple(turn.notes),
             writes=tuple(turn.writes),
             commit=commit,
+            fetches=tuple(fetch for lane in self._lanes.values() if (fetch := lane.wanted()) is not None),
             sends=tuple(sends),
             wake_in_ms=self._wake_in_ms(turn),
             stop=stopped,
@@ -965,6 +962,7 @@ class Engine:
         self._next_commit += 1
         self._commits_under_way[number] = _CommitUnderWay(
             seqs={name: lane.next_seq - 1 for name, lane in self._lanes.items()},
+            writes={name: lane.writes for name, lane in self._lanes.items()},
             told=self._told_when_committed,
         )
         return Commit(number=number, alerts=tuple(turn.alerts), lanes=lanes, kept=changed)
@@ -975,6 +973,9 @@ class Engine:
         sends = [self._send(message) for message in self._introduction(turn)] if turn.connected else []
         for lane in self._lanes.values():
             sends.extend(self._send(message) for message in lane.to_send(turn.t_ms))
+            if not lane.all_sent:
+                # Alerts before telemetry: whatever has piled up of them.
+                break
         utc_ms, synced = turn.instant.utc_ms, turn.moment.synced
         as_of = self._lanes[LaneName.ALERTS].committed_seq
         if turn.open_changed:

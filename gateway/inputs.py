@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from alerts.mqtt import BrokerEvent
 from gateway.core.timeline import Moment
+from gateway.lanes import Fetch, Waiting
 
 
 class Tick(Struct, frozen=True, kw_only=True):
@@ -61,10 +62,28 @@ class CommitFailed(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Fetched(Struct, frozen=True, kw_only=True):
+    """What the card has of what was to be read from it."""
+
+    moment: Moment
+    fetch: Fetch
+    found: tuple[Waiting, ...]
+
+
 class StopRequested(Struct, frozen=True, kw_only=True):
     """A person or systemd asks the gateway to end."""
 
     moment: Moment
 
 
-Input = Tick | PortOpened | PortLost | BytesArrived | FromBroker | Committed | CommitFailed | StopRequested
+Input = (
+    Tick
+    | PortOpened
+    | PortLost
+    | BytesArrived
+    | FromBroker
+    | Committed
+    | CommitFailed
+    | Fetched
+    | StopRequested
+)

@@ -5,12 +5,17 @@ A draft waits without a number; while it waits, a newer draft with the same key 
 number when there is room among the twenty that may be under way, in the transaction that commits it, and from
 then on its bytes never change. It is sent only after that commit, again after each connection and after 30 s
 without progress, and is forgotten only on the collector's receipt.
+
+Of a lane with a window the card holds what waits, for days, and memory only the oldest and what is not yet
+written: all between is known by its place, and is fetched when its turn comes near.
 """
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -21,6 +26,33 @@ UNDER_WAY_MAX = 20
 """How many messages may be under way in a lane (mqtt page)."""
 STALLED_AFTER_MS = 30_000
 """So long without progress, and everything without a receipt is sent again (mqtt page)."""
+
+
+class LanePolicy(Struct, frozen=True, kw_only=True):
+    """How much of a lane may be where. ``None``: no bound."""
+
+    under_way_max: int = UNDER_WAY_MAX
+    """How many messages have a number and no receipt."""
+    waiting_max: int | None = None
+    """How many drafts may wait; the oldest above it are dropped and counted."""
+    waiting_bytes_max: int | None = None
+    """And how many bytes they may take on the card."""
+    window: int | None = None
+    """Of how many of the oldest drafts the contents are in memory, when the card has the others."""
+    unwritten_max: int | None = None
+    """How many drafts may be in memory that the card does not have: it may refuse for long."""
+
+
+POLICIES: Mapping[LaneName, LanePolicy] = {
+    LaneName.TELEMETRY: LanePolicy(
+        # Seven days of four pumps polled each second, and some batches that a restart has left unfilled.
+        waiting_max=25_000,
+        waiting_bytes_max=400_000_000,
+        window=2 * UNDER_WAY_MAX,
+        unwritten_max=200,
+    ),
+}
+"""Of each lane; one that is not named has no bounds."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -87,6 +119,19 @@ class LaneKept(Struct, frozen=True, kw_only=True):
     next_seq: int = 1
     numbered: tuple[Message, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    """The oldest that wait, as many as the lane's window takes."""
+    further_places: Sequence[int] = ()
+    """Places of the others, in order, whose contents stay on the card."""
+    further_bytes: Sequence[int] = ()
+    """How many bytes each of them takes there."""
+
+
+class Fetch(Struct, frozen=True, kw_only=True):
+    """Drafts whose turn comes near: these places and all between them."""
+
+    lane: LaneName
+    first_place: int
+    last_place: int
 
 
 NumberDraft = Callable[[Draft, int], bytes]
@@ -97,24 +142,34 @@ class Lane:
     """The queue of one lane. It is told what happens and asked what to write and what to send."""
 
     def __init__(
-        self, name: LaneName, kept: LaneKept, number_draft: NumberDraft, *, waiting_max: int | None = None
+        self, name: LaneName, kept: LaneKept, number_draft: NumberDraft, policy: LanePolicy | None = None
     ) -> None:
         self.name = name
         self.next_seq = kept.next_seq
         self.dropped = 0
-        """Waiting drafts that were dropped because the lane was full."""
+        """Waiting drafts that were dropped because there was no room for them."""
+        self.writes = 0
+        """How often changes have been taken: what ``committed`` is told of."""
         self._number_draft = number_draft
-        self._waiting_max = waiting_max
+        self._policy = policy or LanePolicy()
         self._held: OrderedDict[int, Message] = OrderedDict(
             (message.seq, message) for message in kept.numbered if message.seq is not None
         )
-        self._waiting: OrderedDict[str, Waiting] = OrderedDict(
-            (waiting.draft.key, waiting)
-            for waiting in sorted(kept.waiting, key=lambda waiting: waiting.place)
-        )
-        self._next_place = max((waiting.place for waiting in kept.waiting), default=0) + 1
-        self._stored_places = {waiting.place for waiting in kept.waiting}
-        self._unwritten_keys: set[str] = set()
+        waiting = sorted(kept.waiting, key=lambda entry: entry.place)
+        self._drafts: dict[int, Draft] = {entry.place: entry.draft for entry in waiting}
+        """By place; without those that only the card has."""
+        self._place_of: dict[str, int] = {entry.draft.key: entry.place for entry in waiting}
+        # All that waits, in order. Plain numbers: it may be for days.
+        self._places = array("q", [*self._drafts, *kept.further_places])
+        self._bytes = array("q", [*(len(entry.draft.payload) for entry in waiting), *kept.further_bytes])
+        self._bytes_waiting = sum(self._bytes)
+        self._next_place = max(self._places, default=0) + 1
+        self._growing: set[int] = set()
+        self._unwritten: dict[int, None] = {}
+        self._never_taken: set[int] = set()
+        self._not_committed: OrderedDict[int, int] = OrderedDict()
+        """Places by the write that carries them to the card."""
+        self._fetching = False
         self._gone_places: list[int] = []
         self._numbered: list[Message] = []
         self._released_up_to: int | None = None
@@ -138,47 +193,75 @@ class Lane:
     @property
     def idle(self) -> bool:
         """Whether nothing is held and nothing waits."""
-        return not self._held and not self._waiting
+        return not self._held and not self._places
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether nothing is left to send but what is sent again for want of a receipt."""
+        return not self._places and self._sent_seq >= self.next_seq - 1
 
     @property
     def has_room(self) -> bool:
         """Whether a draft put now would be numbered at once."""
-        return not self._waiting and len(self._held) < UNDER_WAY_MAX
+        return not self._places and len(self._held) < self._policy.under_way_max
+
+    @property
+    def in_memory(self) -> int:
+        """How many drafts and messages are in memory."""
+        return len(self._held) + len(self._drafts)
 
     def waits(self, key: str) -> bool:
-        """Whether a draft with this key still waits for a number."""
-        return key in self._waiting
+        """Whether a draft with this key still waits for a number and can be replaced."""
+        return key in self._place_of
 
     def held(self, seq: int) -> Message | None:
         """The message with this number, while there is no receipt for it."""
         return self._held.get(seq)
 
-    def put(self, draft: Draft) -> None:
-        """Take a draft; one with the same key that still waits is replaced, and keeps its place."""
-        earlier = self._waiting.get(draft.key)
-        if earlier is not None:
-            place = earlier.place
-        else:
+    def put(self, draft: Draft, *, grows: bool = False) -> None:
+        """Take a draft; one with the same key that still waits is replaced, and keeps its place.
+
+        One that ``grows`` will be replaced soon: it stays in memory. In a lane with a window every other may
+        soon be known to the card only, and cannot be replaced any more.
+        """
+        place = self._place_of.get(draft.key)
+        size = len(draft.payload)
+        if place is None:
             place = self._next_place
             self._next_place += 1
-        self._waiting[draft.key] = Waiting(place=place, draft=draft)
-        self._unwritten_keys.add(draft.key)
+            self._place_of[draft.key] = place
+            self._places.append(place)
+            self._bytes.append(size)
+            self._never_taken.add(place)
+        else:
+            index = bisect_left(self._places, place)
+            self._bytes_waiting -= self._bytes[index]
+            self._bytes[index] = size
+        self._bytes_waiting += size
+        self._drafts[place] = draft
+        self._unwritten[place] = None
+        if grows:
+            self._growing.add(place)
+        else:
+            self._growing.discard(place)
 
     def forget(self, key: str) -> None:
         """Drop the draft with this key if it still waits for a number."""
-        if key in self._waiting:
-            self._forget_waiting(key)
-            self.dropped += 1
+        if key in self._place_of:
+            self._drop(bisect_left(self._places, self._place_of[key]))
 
     def number(self, t_ms: int) -> list[Message]:
         """Give numbers to the oldest drafts, as far as there is room; returns the new messages.
 
-        Of what still waits, the oldest that exceed the lane's bound are dropped and counted.
+        Of what still waits, the oldest that exceed the lane's bounds are dropped and counted.
         """
         new: list[Message] = []
-        while self._waiting and len(self._held) < UNDER_WAY_MAX:
-            key = next(iter(self._waiting))
-            draft = self._forget_waiting(key).draft
+        while (
+            self._places
+            and len(self._held) < self._policy.under_way_max
+            and (draft := self._drafts.get(self._places[0])) is not None
+        ):
+            self._remove(0)
             message = Message(
                 topic=draft.topic,
                 payload=self._number_draft(draft, self.next_seq),
@@ -193,10 +276,48 @@ class Lane:
             self._numbered.append(message)
             new.append(message)
             self.next_seq += 1
-        while self._waiting_max is not None and len(self._waiting) > self._waiting_max:
-            self._forget_waiting(next(iter(self._waiting)))
-            self.dropped += 1
+        self._keep_within_bounds()
         return new
+
+    def _keep_within_bounds(self) -> None:
+        policy = self._policy
+        while self._places and (
+            (policy.waiting_max is not None and len(self._places) > policy.waiting_max)
+            or (policy.waiting_bytes_max is not None and self._bytes_waiting > policy.waiting_bytes_max)
+        ):
+            self._drop(0)
+        if policy.unwritten_max is None:
+            return
+        while len(self._not_committed.keys() | self._unwritten.keys()) > policy.unwritten_max:
+            # The card refuses, and what it does not have is in memory only.
+            self._drop(bisect_left(self._places, min(self._not_committed.keys() | self._unwritten.keys())))
+
+    def wanted(self) -> Fetch | None:
+        """What must be fetched from the card, for its turn comes near; said once until it has come."""
+        if self._fetching or self._policy.window is None or len(self._drafts) == len(self._places):
+            return None
+        if all(place in self._drafts for place in self._places[: self._policy.under_way_max]):
+            return None
+        wanted = [place for place in self._places[: self._policy.window] if place not in self._drafts]
+        self._fetching = True
+        return Fetch(lane=self.name, first_place=wanted[0], last_place=wanted[-1])
+
+    def fetched(self, fetch: Fetch, found: Sequence[Waiting]) -> None:
+        """What the card has of what was wanted. What it does not have any more is dropped and counted."""
+        self._fetching = False
+        of_place = {entry.place: entry.draft for entry in found}
+        index = bisect_left(self._places, fetch.first_place)
+        while index < len(self._places) and self._places[index] <= fetch.last_place:
+            place = self._places[index]
+            draft = of_place.get(place)
+            if place in self._drafts:
+                index += 1
+            elif draft is None:
+                self._drop(index)
+            else:
+                self._drafts[place] = draft
+                self._place_of[draft.key] = place
+                index += 1
 
     def replace(self, seq: int, payload: bytes) -> None:
         """Put another payload under a number whose content the broker refuses (``void``, mqtt page).
@@ -214,18 +335,23 @@ class Lane:
 
     def take_changes(self) -> LaneChanges:
         """What has to be written since this was last asked."""
-        waiting = tuple(self._waiting[key] for key in self._waiting if key in self._unwritten_keys)
-        self._stored_places.update(entry.place for entry in waiting)
+        self.writes += 1
+        for place in self._unwritten:
+            self._not_committed[place] = self.writes
+            self._not_committed.move_to_end(place)
         changes = LaneChanges(
             lane=self.name,
             numbered=tuple(self._numbered),
-            waiting=waiting,
+            waiting=tuple(
+                Waiting(place=place, draft=self._drafts[place]) for place in sorted(self._unwritten)
+            ),
             no_longer_waiting=tuple(self._gone_places),
             released_up_to=self._released_up_to,
             next_seq=self.next_seq,
         )
         self._numbered.clear()
-        self._unwritten_keys.clear()
+        self._unwritten.clear()
+        self._never_taken.clear()
         self._gone_places.clear()
         self._released_up_to = None
         return changes
@@ -233,11 +359,26 @@ class Lane:
     @property
     def must_commit(self) -> bool:
         """Whether something waits for the card that somebody else waits for."""
-        return bool(self._numbered or self._unwritten_keys)
+        return bool(self._numbered or self._unwritten)
 
-    def committed(self, seq: int) -> None:
-        """All numbers up to this one are on the card and may be sent."""
+    @property
+    def has_new_numbers(self) -> bool:
+        """Whether messages wait for the card before they may be sent."""
+        return bool(self._numbered)
+
+    def committed(self, seq: int, writes: int = 0) -> None:
+        """All numbers up to this one are on the card and may be sent, and so many writes are."""
         self._committed_seq = max(self._committed_seq, seq)
+        while self._not_committed and next(iter(self._not_committed.values())) <= writes:
+            place, _ = self._not_committed.popitem(last=False)
+            self._leave_to_the_card(place)
+
+    def _leave_to_the_card(self, place: int) -> None:
+        window = self._policy.window
+        if window is None or len(self._places) <= window or place < self._places[window]:
+            return
+        if place not in self._growing and place not in self._unwritten:
+            del self._place_of[self._drafts.pop(place).key]
 
     def connected(self, t_ms: int) -> None:
         """A new connection: begin again with the first message without a receipt."""
@@ -286,10 +427,20 @@ class Lane:
             self._confirmed.discard(self.oldest)
             self.receipt(self.oldest, t_ms)
 
-    def _forget_waiting(self, key: str) -> Waiting:
-        entry = self._waiting.pop(key)
-        self._unwritten_keys.discard(key)
-        if entry.place in self._stored_places:
-            self._stored_places.discard(entry.place)
-            self._gone_places.append(entry.place)
-        return entry
+    def _drop(self, index: int) -> None:
+        self._remove(index)
+        self.dropped += 1
+
+    def _remove(self, index: int) -> None:
+        place = self._places.pop(index)
+        self._bytes_waiting -= self._bytes.pop(index)
+        draft = self._drafts.pop(place, None)
+        if draft is not None:
+            del self._place_of[draft.key]
+        self._growing.discard(place)
+        self._unwritten.pop(place, None)
+        self._not_committed.pop(place, None)
+        if place in self._never_taken:
+            self._never_taken.discard(place)
+        else:
+            self._gone_places.append(place)

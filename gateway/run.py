@@ -27,6 +27,7 @@ from gateway.inputs import (
     BytesArrived,
     CommitFailed,
     Committed,
+    Fetched,
     FromBroker,
     Input,
     PortLost,
@@ -34,6 +35,7 @@ from gateway.inputs import (
     StopRequested,
     Tick,
 )
+from gateway.lanes import Fetch
 from gateway.store import Store, StoreFailed
 from gateway.watchdog import Watchdog
 
@@ -93,6 +95,9 @@ class Performer(Protocol):
 
     def commit(self, commit: Commit) -> None:
         """Hand over what must be on the card; the answer comes through the inbox."""
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Ask for what the card has; the answer comes through the inbox."""
 
     def release(self, send: Send) -> None:
         """Hand a message to the broker; the answer comes through the inbox."""
@@ -207,13 +212,20 @@ class Ports:
 
 
 class Card:
-    """Performs commits in order, all that wait as one, and goes on trying if the card refuses."""
+    """Performs commits in order, all that wait as one, and goes on trying if the card refuses.
+
+    What is to be fetched is read behind the commits that were asked for before it, or later ones: a lane
+    knows what it has let go of since.
+    """
 
     def __init__(self, store: Store, inbox: Inbox, threads: Threads) -> None:
         self._store = store
         self._inbox = inbox
         self._threads = threads
-        self._queue: queue.Queue[Commit] = queue.Queue()
+        self._queue: queue.Queue[Commit | Fetch] = queue.Queue()
+        self._commit: Commit | None = None
+        self._number = 0
+        self._fetches: list[Fetch] = []
 
     def start(self) -> None:
         """Begin to write."""
@@ -223,27 +235,48 @@ class Card:
         """Queue a commit."""
         self._queue.put(commit)
 
+    def fetch(self, fetch: Fetch) -> None:
+        """Queue a question."""
+        self._queue.put(fetch)
+
     def _serve(self) -> None:
         stopping = self._threads.stopping
+        again_after_s = RECOMMIT_AFTER_MIN_S
         while not (stopping.is_set() and self._queue.empty()):
             try:
-                waiting = self._queue.get(timeout=READ_FOR_S)
+                self._take(self._queue.get(timeout=READ_FOR_S))
             except queue.Empty:
                 continue
-            again_after_s = RECOMMIT_AFTER_MIN_S
             while True:
                 while not self._queue.empty():
-                    waiting = waiting.followed_by(self._queue.get_nowait())
+                    self._take(self._queue.get_nowait())
                 try:
-                    self._store.commit(waiting)
+                    self._perform()
                 except StoreFailed as error:
-                    self._inbox.put(partial(CommitFailed, number=waiting.number, reason=str(error)))
+                    self._inbox.put(partial(CommitFailed, number=self._number, reason=str(error)))
                     if stopping.wait(again_after_s):
                         return
                     again_after_s = min(again_after_s * 2, RECOMMIT_AFTER_MAX_S)
                 else:
-                    self._inbox.put(partial(Committed, number=waiting.number))
+                    again_after_s = RECOMMIT_AFTER_MIN_S
                     break
+
+    def _take(self, what: Commit | Fetch) -> None:
+        if isinstance(what, Fetch):
+            self._fetches.append(what)
+        else:
+            self._number = what.number
+            self._commit = what if self._commit is None else self._commit.followed_by(what)
+
+    def _perform(self) -> None:
+        """Write, then read; raises StoreFailed, and then what is left to do is kept for the next time."""
+        if self._commit is not None:
+            self._store.commit(self._commit)
+            self._commit = None
+            self._inbox.put(partial(Committed, number=self._number))
+        while self._fetches:
+            found = self._store.fetch(self._fetches[0])
+            self._inbox.put(partial(Fetched, fetch=self._fetches.pop(0), found=found))
 
 
 class RealPerformer:
@@ -265,6 +298,10 @@ class RealPerformer:
     def commit(self, commit: Commit) -> None:
         """Hand over what must be on the card."""
         self._card.commit(commit)
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Ask for what the card has."""
+        self._card.fetch(fetch)
 
     def release(self, send: Send) -> None:
         """Hand a message to the broker.
@@ -289,6 +326,8 @@ def perform(effects: Effects, performer: Performer) -> None:
         performer.write(write)
     if effects.commit is not None:
         performer.commit(effects.commit)
+    for fetch in effects.fetches:
+        performer.fetch(fetch)
     for send in effects.sends:
         performer.release(send)
 

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import secrets
 import sqlite3
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
@@ -23,7 +24,7 @@ from msgspec import Struct
 from alerts.alert import Alert, AlertState
 from alerts.sink import Lane, Message
 from gateway.effects import Commit
-from gateway.lanes import Draft, LaneKept, Waiting
+from gateway.lanes import POLICIES, Draft, Fetch, LaneKept, LanePolicy, Waiting
 
 SCHEMA_VERSION = 1
 
@@ -107,6 +108,15 @@ class Store:
                 self._database.execute("begin immediate")
                 self._write(commit)
         except sqlite3.Error as error:
+            raise StoreFailed(f"{self.path}: {error}") from error
+
+    def fetch(self, fetch: Fetch) -> tuple[Waiting, ...]:
+        """Drafts that wait at these places. Raises StoreFailed."""
+        try:
+            return self._waiting(
+                "and place between ? and ? order by place", fetch.lane, fetch.first_place, fetch.last_place
+            )
+        except (sqlite3.Error, msgspec.DecodeError) as error:
             raise StoreFailed(f"{self.path}: {error}") from error
 
     def close(self) -> None:
@@ -202,13 +212,32 @@ class Store:
                 "select body from outbox where lane = ? order by seq", (lane,)
             )
         )
-        waiting = tuple(
+        window = POLICIES.get(lane, LanePolicy()).window
+        waiting = self._waiting("order by place limit ?", lane, -1 if window is None else window)
+        further = self._database.execute(
+            "select place, length(body) from waiting where lane = ? and place > ? order by place",
+            (lane, waiting[-1].place if waiting else 0),
+        )
+        places, sizes = array("q"), array("q")
+        for place, size in further:
+            places.append(place)
+            sizes.append(size)
+        return LaneKept(
+            next_seq=int(next_seq or 1),
+            numbered=numbered,
+            waiting=waiting,
+            further_places=places,
+            further_bytes=sizes,
+        )
+
+    def _waiting(self, which: str, *parameters: object) -> tuple[Waiting, ...]:
+        return tuple(
             Waiting(place=place, draft=msgspec.msgpack.decode(body, type=Draft))
             for place, body in self._database.execute(
-                "select place, body from waiting where lane = ? order by place", (lane,)
+                f"select place, body from waiting where lane = ? {which}",  # noqa: S608
+                parameters,
             )
         )
-        return LaneKept(next_seq=int(next_seq or 1), numbered=numbered, waiting=waiting)
 
     def _write(self, commit: Commit) -> None:
         execute = self._database.execute

@@ -20,6 +20,7 @@ from gateway.inputs import (
     BytesArrived,
     CommitFailed,
     Committed,
+    Fetched,
     FromBroker,
     Input,
     PortLost,
@@ -168,8 +169,11 @@ class Home:
         self.notes.extend(effects.notes)
         self.shown.extend([] if effects.show is None else [effects.show])
         self.sends.extend(effects.sends)
+        fetches = effects.fetches
         if effects.commit is not None:
             effects = self._commit(effects.commit, effects)
+        for fetch in fetches:
+            effects = self.put(Fetched, fetch=fetch, found=self.store.fetch(fetch))
         return effects
 
     def _commit(self, commit: Commit, effects: Effects) -> Effects:

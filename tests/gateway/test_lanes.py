@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alerts.sink import Lane as LaneName
-from gateway.lanes import STALLED_AFTER_MS, UNDER_WAY_MAX, Draft, Lane, LaneChanges, LaneKept
+from gateway.lanes import (
+    STALLED_AFTER_MS,
+    UNDER_WAY_MAX,
+    Draft,
+    Lane,
+    LaneChanges,
+    LaneKept,
+    LanePolicy,
+    Waiting,
+)
 
 
 def draft(key: str, payload: str = "x", t_ms: int = 0) -> Draft:
@@ -18,7 +27,7 @@ def lane(kept: LaneKept | None = None, **options: int) -> Lane:
         LaneName.ALERTS,
         kept or LaneKept(),
         lambda waiting, seq: waiting.payload + f"#{seq}".encode(),
-        **options,
+        LanePolicy(**options),
     )
 
 
@@ -28,7 +37,7 @@ def numbered(of: Lane) -> list[int]:
 
 def commit(of: Lane) -> LaneChanges:
     changes = of.take_changes()
-    of.committed(changes.next_seq - 1)
+    of.committed(changes.next_seq - 1, of.writes)
     return changes
 
 
@@ -164,6 +173,148 @@ def test_a_full_lane_drops_its_oldest_waiting_draft_and_counts_it():
     changes = one.take_changes()
     assert [entry.draft.key for entry in changes.waiting] == ["w1", "w2"]
     assert one.dropped == 1
+
+
+def test_a_lane_drops_its_oldest_waiting_drafts_when_they_take_too_many_bytes():
+    one = lane(under_way_max=0, waiting_bytes_max=10)
+    for key, size in (("a", 4), ("b", 4), ("c", 2), ("d", 5)):
+        one.put(draft(key, "x" * size))
+        one.number(0)
+    assert [entry.draft.key for entry in commit(one).waiting] == ["c", "d"]
+    assert one.dropped == 2
+
+
+class Spool:
+    """A lane with a small window, and a card that holds what waits."""
+
+    def __init__(self, count: int, **options: int) -> None:
+        self.lane = lane(**{"under_way_max": 2, "window": 4, **options})
+        self.card: dict[int, Waiting] = {}
+        self.order: list[str] = []
+        for index in range(count):
+            self.put(f"w{index}")
+        self.lane.connected(0)
+
+    def put(self, key: str, payload: str = "x", *, grows: bool = False) -> None:
+        self.lane.put(draft(key, payload), grows=grows)
+        self.settle()
+
+    def settle(self) -> None:
+        self.lane.number(0)
+        changes = commit(self.lane)
+        for place in changes.no_longer_waiting:
+            self.card.pop(place, None)
+        self.card.update({entry.place: entry for entry in changes.waiting})
+        fetch = self.lane.wanted()
+        if fetch is not None:
+            assert self.lane.wanted() is None
+            places = range(fetch.first_place, fetch.last_place + 1)
+            self.lane.fetched(fetch, [self.card[place] for place in places if place in self.card])
+            self.settle()
+
+    def step(self) -> None:
+        """What is under way arrives and is receipted."""
+        self.order += [message.topic.removeprefix("t/") for message in self.lane.to_send(0)]
+        self.lane.receipt(self.lane.next_seq - 1, 0)
+        self.settle()
+
+    def drain(self) -> list[str]:
+        while not self.lane.idle:
+            self.step()
+        return self.order
+
+
+def test_what_waits_on_the_card_takes_no_memory_and_is_fetched_when_its_turn_comes_near():
+    spool = Spool(1_000)
+    assert spool.lane.in_memory == 2 + 4
+    while not spool.lane.idle:
+        spool.step()
+        assert spool.lane.in_memory <= 2 + 4
+    assert spool.order == [f"w{index}" for index in range(1_000)]
+    assert spool.lane.dropped == 0
+    assert spool.card == {}
+
+
+def test_what_grows_stays_in_memory_and_can_be_replaced_however_much_waits():
+    spool = Spool(100)
+    spool.put("slow", "a", grows=True)
+    for index in range(100):
+        spool.put(f"fast{index}")
+    assert spool.lane.waits("slow")
+    assert not spool.lane.waits("fast50")
+    spool.put("slow", "b")
+    assert [entry.draft.payload for entry in spool.card.values() if entry.draft.key == "slow"] == [b"b"]
+    assert not spool.lane.waits("slow")
+    order = [f"w{index}" for index in range(100)] + ["slow"] + [f"fast{index}" for index in range(100)]
+    assert spool.drain() == order
+
+
+def test_what_the_card_does_not_take_is_bounded_in_memory_and_its_oldest_is_dropped():
+    one = lane(under_way_max=0, window=4, unwritten_max=10)
+    merged = LaneChanges(lane=LaneName.ALERTS)
+    for index in range(50):
+        one.put(draft(f"w{index}"))
+        one.number(0)
+        merged = merged.followed_by(one.take_changes())
+    assert [entry.draft.key for entry in merged.waiting] == [f"w{index}" for index in range(40, 50)]
+    assert (one.in_memory, one.dropped) == (10, 40)
+
+
+def test_a_draft_that_the_card_does_not_have_any_more_is_dropped_and_counted():
+    spool = Spool(100)
+    lost = [place for place in spool.card if 20 <= place < 30]
+    for place in lost:
+        del spool.card[place]
+    assert spool.drain() == [f"w{index}" for index in range(100) if index + 1 not in lost]
+    assert spool.lane.dropped == 10
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.integers(0, 3)),
+            st.tuples(st.just("grow"), st.integers(0, 3)),
+            st.tuples(st.just("arrive"), st.just(0)),
+            st.tuples(st.just("restart"), st.just(0)),
+        ),
+        max_size=150,
+    ),
+    st.integers(3, 12),
+)
+def test_through_any_history_a_spool_hands_out_all_it_took_in_order_or_counts_it(steps, waiting_max):
+    spool = Spool(0, waiting_max=waiting_max)
+    put: list[str] = []
+    dropped = 0
+    growing: dict[int, str] = {}
+    for number, (what, pump) in enumerate(steps):
+        if what == "arrive":
+            spool.step()
+        elif what == "restart":
+            dropped += spool.lane.dropped
+            kept = list(spool.card.values())
+            window, further = kept[:4], kept[4:]
+            again = LaneKept(
+                next_seq=spool.lane.next_seq,
+                numbered=tuple(spool.lane.held(seq) for seq in range(spool.lane.oldest, spool.lane.next_seq)),
+                waiting=tuple(window),
+                further_places=[entry.place for entry in further],
+                further_bytes=[len(entry.draft.payload) for entry in further],
+            )
+            spool.lane = lane(again, under_way_max=2, window=4, waiting_max=waiting_max)
+            spool.lane.connected(0)
+            growing.clear()
+        else:
+            if pump not in growing or not spool.lane.waits(growing[pump]):
+                growing[pump] = f"{pump}-{number}"
+                put.append(growing[pump])
+            spool.put(growing[pump], f"{number}", grows=what == "grow")
+            if what == "put":
+                del growing[pump]
+        assert spool.lane.in_memory <= 2 + 4 + len(growing)
+        assert sorted(spool.card) == list(spool.card)
+    arrived = list(dict.fromkeys(spool.drain()))
+    assert arrived == [key for key in put if key in set(arrived)]
+    assert len(put) - len(arrived) == dropped + spool.lane.dropped
 
 
 def test_what_the_broker_refuses_for_its_content_is_replaced_under_its_number_and_sent_again():

@@ -14,7 +14,7 @@ from alerts.alert import Alert, AlertState, Reason
 from alerts.condition import Kind, Priority, Urgency
 from alerts.sink import Lane, Message
 from gateway.effects import Commit
-from gateway.lanes import Draft, LaneChanges, LaneKept, Waiting
+from gateway.lanes import POLICIES, Draft, Fetch, LaneChanges, LaneKept, Waiting
 from gateway.lanes import Lane as LaneUnderTest
 from gateway.store import SCHEMA_VERSION, Store, StoreFailed
 
@@ -91,6 +91,23 @@ def test_a_closed_alert_a_receipted_message_and_a_numbered_draft_are_forgotten_a
     assert found.alerts == (alert(2),)
     kept = found.lanes[Lane.ALERTS]
     assert (kept.numbered, kept.waiting, kept.next_seq) == ((), (waiting(2),), 3)
+
+
+def test_of_a_long_spool_only_the_oldest_are_read_and_the_others_when_they_are_asked_for(card):
+    store = Store(card)
+    places = range(1, 101)
+    changes = LaneChanges(lane=Lane.TELEMETRY, waiting=tuple(map(waiting, places)))
+    store.commit(Commit(number=1, lanes=(changes,)))
+    store = reopened(store, card)
+    found = store.restore().lanes[Lane.TELEMETRY]
+    window = POLICIES[Lane.TELEMETRY].window
+    assert found.waiting == tuple(map(waiting, places[:window]))
+    assert list(found.further_places) == list(places[window:])
+    assert all(size > 0 for size in found.further_bytes)
+    gone = LaneChanges(lane=Lane.TELEMETRY, no_longer_waiting=(51,))
+    store.commit(Commit(number=2, lanes=(gone,)))
+    fetch = Fetch(lane=Lane.TELEMETRY, first_place=50, last_place=52)
+    assert store.fetch(fetch) == (waiting(50), waiting(52))
 
 
 def test_each_database_has_a_token_of_its_own_that_stays(card, tmp_path):

@@ -28,12 +28,14 @@ from gateway.engine import Engine, EngineSetup
 from gateway.inputs import (
     BytesArrived,
     Committed,
+    Fetched,
     FromBroker,
     Input,
     PortOpened,
     StopRequested,
     Tick,
 )
+from gateway.lanes import Fetch
 from gateway.pump import PumpSetup
 from gateway.run import perform
 from gateway.store import Store
@@ -261,6 +263,15 @@ class Home:
             self._put(Committed(moment=self.moment(), number=commit.number))
 
         self.soon(self.world.card_ms, on_the_card)
+
+    def fetch(self, fetch: Fetch) -> None:
+        self._boundary()
+
+        def read() -> None:
+            assert self.store is not None
+            self._put(Fetched(moment=self.moment(), fetch=fetch, found=self.store.fetch(fetch)))
+
+        self.soon(self.world.card_ms, read)
 
     def release(self, send: Send) -> None:
         self._boundary()
