@@ -87,17 +87,32 @@ class When(Struct, frozen=True):
 class AlertBook:
     """All alerts of a gateway that are not closed."""
 
-    def __init__(self, alerts: Iterable[Alert] = (), *, store: str, next_number: int = 1) -> None:
-        """``store`` and ``next_number`` make the ids of new alerts: ``a-{store}-{n}``."""
+    def __init__(
+        self,
+        alerts: Iterable[Alert] = (),
+        *,
+        store: str,
+        next_number: int = 1,
+        next_revs: Mapping[str, int] | None = None,
+    ) -> None:
+        """``store`` and ``next_number`` make the ids of new alerts: ``a-{store}-{n}``.
+
+        ``next_revs`` is what a book of an earlier start had.
+        """
         self._open = {alert.alert_id: alert for alert in alerts if alert.state is not AlertState.CLOSED}
         self._store = store
-        self._next_rev: dict[str, int] = {}
+        self._next_rev = {id_: rev for id_, rev in (next_revs or {}).items() if id_ in self._open}
         self.next_number = next_number
 
     @property
     def open(self) -> Mapping[str, Alert]:
         """The alerts that are not closed, by ``alert_id``."""
         return MappingProxyType(self._open)
+
+    @property
+    def next_revs(self) -> Mapping[str, int]:
+        """Where the ``rev`` of an alert does not simply go on; it must be kept over a restart."""
+        return MappingProxyType(self._next_rev)
 
     def condition(
         self,
@@ -116,6 +131,8 @@ class AlertBook:
         entry = row(finding.kind)
         if entry.info or entry.local_only:
             return None
+        if finding.kind is Kind.NO_DATA:
+            transition = self._as_high_as_the_highest(pump, transition)
         known = self._of(pump, finding.kind, finding.code)
         if transition.phase is not Phase.END:
             known = known or self._pending(pump, urgency, transition, when)
@@ -235,13 +252,25 @@ class AlertBook:
 
         Revisions made while the storage was failing may have been told and are not remembered.
         """
-        self._next_rev = {alert.alert_id: (alert.rev // 1000 + 1) * 1000 for alert in self._open.values()}
+        self._next_rev = {
+            alert_id: (max(alert.rev, self._next_rev.get(alert_id, 0)) // 1000 + 1) * 1000
+            for alert_id, alert in self._open.items()
+        }
 
     def _of(self, pump: str, kind: Kind, code: str | None) -> Alert | None:
         for alert in self._open.values():
             if (alert.pump, alert.kind, alert.code) == (pump, kind, code):
                 return alert
         return None
+
+    def _as_high_as_the_highest(self, pump: str, transition: Transition) -> Transition:
+        """``no_data`` is never of lower priority than any open alert of its pump (prescription page, 3).
+
+        The conditions are looked at by the inhibition; here also moments and what is latched.
+        """
+        priorities = [alert.priority for alert in self._open.values() if alert.pump == pump]
+        highest = max((transition.priority, *priorities), key=lambda priority: priority.rank)
+        return replace(transition, priority=highest)
 
     def _pending(self, pump: str, urgency: Urgency, transition: Transition, when: When) -> Alert:
         """An alert that has not been told yet: its first revision is number 1."""

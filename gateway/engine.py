@@ -167,7 +167,8 @@ class Engine:
         self.store = store
         sign_of_life = _decoded(kept.get("sign_of_life"), _SignOfLife)
         next_number = _decoded(kept.get("next_alert"), int) or 1
-        self.book = AlertBook(alerts, store=store, next_number=next_number)
+        next_revs = _decoded(kept.get("next_revs"), dict[str, int])
+        self.book = AlertBook(alerts, store=store, next_number=next_number, next_revs=next_revs)
         self._interrupted = sign_of_life if sign_of_life is not None and not sign_of_life.clean else None
         # The timeline goes on with this very state, and will change it.
         self._left_at_t_ms = sign_of_life.timeline.t_ms if sign_of_life is not None else None
@@ -944,6 +945,7 @@ class Engine:
                 ),
             ),
             ("next_alert", msgspec.msgpack.encode(self.book.next_number)),
+            ("next_revs", msgspec.msgpack.encode(dict(self.book.next_revs))),
             ("requests", msgspec.msgpack.encode(_Requests(answered=dict(self._answered)))),
             ("tellings", msgspec.msgpack.encode(self._tellings)),
             ("pump/gateway", msgspec.msgpack.encode(self._gateway_inhibition.state)),

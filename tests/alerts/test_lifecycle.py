@@ -498,6 +498,30 @@ class TestARestart:
         assert not AlertBook([story.alert], store="s").open
 
 
+@pytest.mark.parametrize(
+    "looked_at", [False, True], ids=["nobody has seen it", "over, and nobody has seen it"]
+)
+def test_no_data_is_never_of_lower_priority_than_an_open_alert_of_its_pump(looked_at: bool):
+    story = Story(Kind.BOLUS_NOT_ORDERED)
+    story.begins()
+    if looked_at:
+        story.withdrawn()
+    story.kind = Kind.NO_DATA
+    assert row(Kind.NO_DATA).priority(TIMED) is Priority.MEDIUM
+    silent = story.begins()
+    assert silent is not None
+    assert (silent.priority, silent.respond_within_s) == (Priority.HIGH, 600)
+
+
+def test_no_data_of_another_pump_keeps_its_own_priority():
+    story = Story(Kind.BOLUS_NOT_ORDERED)
+    story.begins()
+    given_ = transition(Kind.NO_DATA)
+    silent = story.book.condition("p2", TIMED, respond_within_s(TIMED), given_, at(0))
+    assert silent is not None
+    assert silent.priority is Priority.MEDIUM
+
+
 # --- laws --------------------------------------------------------------------------------------------------
 
 STEPS = st.sampled_from(

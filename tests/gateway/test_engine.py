@@ -144,6 +144,24 @@ def test_after_a_power_cut_revisions_go_on_from_the_next_thousand(home):
     assert home.told("no_prescription")[-1] == (1_000, "acknowledged", "acknowledged")
 
 
+@pytest.mark.parametrize(
+    ("stops", "rev"),
+    [
+        (("cut_power", "stop"), 1_000),
+        (("cut_power", "stop", "stop"), 1_000),
+        (("cut_power", "cut_power"), 2_000),
+        (("stop",), 2),
+    ],
+)
+def test_where_revisions_go_on_is_remembered_until_there_is_one(home, stops, rev):
+    for stop in stops:
+        getattr(home, stop)()
+        home.start()
+    home.connect()
+    home.tell("ack", id="i-1", alert_id=home.alert("no_prescription")["alert_id"], rev=1, role="nurse")
+    assert home.told("no_prescription")[-1][0] == rev
+
+
 def test_a_garbled_link_that_has_become_good_over_a_restart_is_over(home):
     for _ in range(40):
         home.hear("\x7f\x7f\x7f")
