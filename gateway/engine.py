@@ -33,6 +33,7 @@ from alerts.sink import Message
 from drivers.family import Family, PumpOnLine, Session
 from drivers.reading import LinkFault, PumpState, Reading
 from gateway import projections
+from gateway.broker_answers import REFUSED_FOR_CONTENT, BrokerAnswers, releases
 from gateway.changes import (
     AlertChanged,
     AllToldAgain,
@@ -80,9 +81,6 @@ IDS_KEPT = 1_000
 """Requests from the broker that are remembered, so that none is done twice (mqtt page)."""
 STOPPING_TAKES_MS = 3_000
 GATEWAY = "gateway"
-_REFUSED_FOR_CONTENT = frozenset({0x90, 0x95, 0x99})
-"""MQTT 5: topic name invalid, packet too large, payload format invalid."""
-_NOT_AUTHORISED = 0x87
 _Kept = TypeVar("_Kept")
 
 
@@ -219,7 +217,9 @@ class Engine:
         self._handed_over = dict(kept)
         """What the card has, or will have, under each name."""
         self._next_token = 1
-        self._tokens: dict[int, tuple[LaneName, int]] = {}
+        self._tokens: dict[int, Message] = {}
+        """What waits for the broker's answer."""
+        self._broker_answers = BrokerAnswers(setup.home)
         self._connected = False
         self._next_beat_t_ms = 0
         self._next_sign_of_life_t_ms: int | None = None
@@ -458,6 +458,7 @@ class Engine:
             case BrokerConnected():
                 self._connected = True
                 self._tokens.clear()
+                self._broker_answers.connected()
                 for lane in self._lanes.values():
                     lane.connected(turn.t_ms)
                 self._next_beat_t_ms = turn.t_ms
@@ -480,17 +481,22 @@ class Engine:
                 self._from_the_nurses(turn, event)
 
     def _confirmed(self, turn: _Turn, event: BrokerConfirmed) -> None:
-        what = self._tokens.pop(event.token, None)
-        if what is None:
+        sent = self._tokens.pop(event.token, None)
+        place = wire.parse_topic(sent.topic) if sent is not None else None
+        if sent is None or place is None:
             return
-        lane, seq = self._lanes[what[0]], what[1]
+        note = self._broker_answers.heard(place.what, event.reason_code)
+        turn.notes.extend([] if note is None else [note])
+        if sent.lane is None or sent.seq is None:
+            return
+        lane, seq = self._lanes[sent.lane], sent.seq
         message = lane.held(seq)
         if (
-            event.reason_code in _REFUSED_FOR_CONTENT
+            event.reason_code in REFUSED_FOR_CONTENT
             and message is not None
             and not projections.is_void(message)
         ):
-            turn.notes.append(f"broker: refuses {message.topic} for its content (code {event.reason_code})")
+            # The collector learns that something is missing; a void that is refused as well it passes over.
             lane.replace(
                 seq,
                 self._speaker.void(
@@ -499,16 +505,7 @@ class Engine:
             )
             for under_way in self._commits_under_way.values():
                 under_way.seqs[lane.name] = min(under_way.seqs[lane.name], seq - 1)
-        elif event.reason_code >= 0x80:
-            advice = (
-                f"give user {self.setup.home!r} the right to write dripwatch/v1/{self.setup.home}/up/#"
-                if event.reason_code == _NOT_AUTHORISED
-                else "see the broker's log"
-            )
-            turn.notes.append(
-                f"broker: refuses message {seq} of lane {lane.name} (code {event.reason_code}): {advice}"
-            )
-        elif not self.setup.collector:
+        elif not self.setup.collector and releases(event.reason_code):
             lane.confirmed(seq, turn.t_ms)
 
     def _watch_for_a_second_gateway(self, turn: _Turn, lost: BrokerLost | None = None) -> None:
@@ -1011,8 +1008,8 @@ class Engine:
     def _send(self, message: Message) -> Send:
         token = self._next_token
         self._next_token += 1
-        if message.lane is not None and message.seq is not None:
-            self._tokens[token] = (message.lane, message.seq)
+        if message.qos:
+            self._tokens[token] = message
         return Send(message=message, token=token)
 
     def _state_message(self, turn: _Turn, pump: WatchedPump) -> Message | None:
@@ -1076,7 +1073,7 @@ class Engine:
     def _status_line(self, turn: _Turn) -> str | None:
         """One line for the person at the gateway; ``None`` if it has not changed."""
         parts = [
-            "broker connected"
+            f"broker connected{self._broker_answers.shown()}"
             if self._connected
             else "no broker"
             if self.setup.mqtt

@@ -12,6 +12,7 @@ from alerts import wire
 from alerts.alert import Reason
 from alerts.mqtt import BrokerConfirmed, BrokerMessage
 from alerts.sink import Lane, Message
+from gateway.broker_answers import is_taken
 from gateway.effects import Effects
 from gateway.inputs import Committed, FromBroker, Input
 
@@ -50,9 +51,9 @@ class Tracer:
                     _, messages = self._commits.popitem(last=False)
                     for message in messages:
                         reached.extend(_about("outbox", time, message))
-            case FromBroker(event=BrokerConfirmed(token=token)):
+            case FromBroker(event=BrokerConfirmed(token=token, reason_code=code)):
                 confirmed = self._tokens.pop(token, None)
-                if confirmed is not None:
+                if confirmed is not None and is_taken(code):
                     reached.extend(_about("broker_confirmed", time, confirmed))
             case FromBroker(event=BrokerMessage(topic=topic, payload=payload)) if topic.endswith(
                 "/down/receipt"

@@ -469,6 +469,7 @@ def test_what_the_broker_refuses_for_its_content_leaves_a_void_under_its_number(
 def test_a_message_that_the_broker_does_not_allow_stays_and_a_person_is_told_what_to_do(home):
     (told,) = [send for send in home.sends if send.message.lane is Lane.ALERTS]
     home.confirm(told, 0x87)
+    assert home.shown[-1].startswith("broker connected, but it does not let us write; ")
     assert any("give user 'h-1' the right to write dripwatch/v1/h-1/up/#" in note for note in home.notes)
     home.wait(31)
     assert [message.seq for message in home.messages("alert")] == [1, 1]

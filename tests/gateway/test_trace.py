@@ -67,3 +67,11 @@ def test_answers_and_events_are_no_milestones(traced):
     home.tell("resync", id="i-1")
     home.tell("absence", pump="p1", id="i-2", what="away", for_s=60)
     assert {one.kind for one in reached[before:]} <= {"no_prescription"}
+
+
+@pytest.mark.parametrize("code", [0x10, 0x87, 0x97])
+def test_what_the_broker_has_not_taken_or_nobody_reads_is_not_said_to_be_confirmed(traced, code):
+    home, reached = traced
+    home.hear(OCCLUDED)
+    home.confirm(next(one for one in home.sends if one.message.seq == 2), code)
+    assert "broker_confirmed" not in {one.step for one in reached}
