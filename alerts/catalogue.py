@@ -251,6 +251,9 @@ _ROWS = (
     Row(kind=Kind.BAG_CHANGED, priorities="iiii", info=True, title="Bag changed"),
     Row(kind=Kind.TITRATED, priorities="iiii", info=True, title="Rate changed within the range"),
     Row(kind=Kind.ORDER_CHANGED, priorities="iiii", info=True, title="New order in force"),
+    Row(kind=Kind.ABSENCE_BEGAN, priorities="iiii", info=True, title="Absence announced"),
+    Row(kind=Kind.ABSENCE_ENDED, priorities="iiii", info=True, title="Announced absence has ended"),
+    Row(kind=Kind.CAREGIVER_STEP, priorities="iiii", info=True, title="A step taken in the home"),
     Row(
         kind=Kind.MONITORING_INTERRUPTED,
         priorities="HMML",

@@ -87,6 +87,9 @@ class Kind(StrEnum):
     BAG_CHANGED = "bag_changed"
     TITRATED = "titrated"
     ORDER_CHANGED = "order_changed"
+    ABSENCE_BEGAN = "absence_began"
+    ABSENCE_ENDED = "absence_ended"
+    CAREGIVER_STEP = "caregiver_step"
     # about the monitoring itself
     MONITORING_INTERRUPTED = "monitoring_interrupted"
     ORDER_REFUSED = "order_refused"
@@ -109,6 +112,14 @@ class Kind(StrEnum):
     HOME_UNREACHABLE = "home_unreachable"
 
 
+class AbsenceWhat(StrEnum):
+    """What is announced by an absence (MQTT page, ``absence``)."""
+
+    SET_CHANGE = "set_change"
+    AWAY = "away"
+    NURSE_PRESENT = "nurse_present"
+
+
 class Finding(Struct, frozen=True, kw_only=True):
     """What is now held of one condition of one pump. Said when it changes, not each time it is looked at.
 
@@ -123,7 +134,10 @@ class Finding(Struct, frozen=True, kw_only=True):
     at_ms: int
     at_utc_ms: int
     code: str | None = None
-    """The pump's code, for ``pump_alarm``, ``occlusion`` and ``bag_empty``; one condition for each code."""
+    """The pump's code, for ``pump_alarm``, ``occlusion`` and ``bag_empty``; one condition for each code.
+
+    Of an absence: what was announced.
+    """
     priority: Priority | None = None
     """Only where the kind leaves a choice (``wrong_rate`` above or below, ``pump_alarm`` by its code)."""
     since_utc_ms: int | None = None

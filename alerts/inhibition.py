@@ -1,23 +1,27 @@
-"""One cause makes one alert: what holds back what (prescription page, section 3, last paragraph).
+"""One cause makes one alert: what holds back what (prescription page, section 3, last paragraph; MQTT page,
+``absence``).
 
 Findings go in, transitions come out. An effect whose cause is open is held back, unless it is of higher
 priority than the cause; what is open already stays open. What is held back is not forgotten: when the cause
 ends, an effect that is still present starts, with its true beginning, and a moment is told unless it was
 retracted.
 
+An absence that somebody has announced is one more cause: from ``absence_began`` on, until ``absence_ended``.
+
 Held back by nothing, because they are nobody's effect here: ``limit_exceeded`` and the bolus kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from alerts.catalogue import row
-from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
+from alerts.condition import AbsenceWhat, Finding, Kind, Priority, Urgency, Verdict
 
 HOLDS_BACK: dict[Kind, frozenset[Kind]] = {
     Kind.WRONG_RATE: frozenset({Kind.UNDER_INFUSION, Kind.OVER_INFUSION}),
@@ -30,6 +34,27 @@ HOLDS_BACK: dict[Kind, frozenset[Kind]] = {
     Kind.NOT_ENDED: frozenset({Kind.OVER_INFUSION}),
 }
 """Cause to effects."""
+
+_Effects = Mapping[Kind, frozenset[str] | None]
+"""Kinds, each with the codes for which it counts; ``None``: whatever the code."""
+
+ANNOUNCED_HOLDS_BACK: Mapping[str, _Effects] = MappingProxyType(
+    {
+        AbsenceWhat.SET_CHANGE: {
+            Kind.PAUSED_TOO_LONG: None,
+            Kind.STOPPED_EARLY: None,
+            Kind.NO_DATA: None,
+            Kind.COUNTER_RESET: None,
+            Kind.PUMP_ALARM: frozenset({"air_in_line", "door_open", "cassette"}),
+        },
+        AbsenceWhat.AWAY: {Kind.NO_DATA: None},
+        AbsenceWhat.NURSE_PRESENT: {Kind.WRONG_RATE: None},
+    }
+)
+"""What an announced absence holds back (MQTT page), ``wrong_rate`` only below high.
+
+An alarm without a code is not one of those named, and a counter reset that nothing explains is told.
+"""
 
 TAKES_THE_PLACE_OF: dict[Kind, Kind] = {
     Kind.OCCLUSION: Kind.OCCLUSION_SUSPECTED,
@@ -139,7 +164,7 @@ class Inhibition:
         waiting = self._held.pop(condition, None)
         if waiting is not None and finding.since_utc_ms is None:
             finding = replace(finding, since_utc_ms=_since(waiting))
-        if self._has_open_cause(finding.kind, priority):
+        if self._has_open_cause(finding, priority):
             self._held[condition] = finding
             return
         yield from self._ended_by(finding)
@@ -150,7 +175,7 @@ class Inhibition:
         yield Transition(phase=Phase.START, finding=finding, priority=priority)
         if entry.moment:
             yield Transition(phase=Phase.END, finding=finding, priority=priority)
-        elif not entry.info:
+        elif not entry.info or finding.kind is Kind.ABSENCE_BEGAN:
             self._open[_condition(finding)] = OpenCondition(
                 kind=finding.kind, code=finding.code, priority=priority, since_utc_ms=_since(finding)
             )
@@ -180,9 +205,10 @@ class Inhibition:
         Its words are of when it was found, and say so. The volumes are those of now (prescription page,
         section 3, ``expected_ml``); of a moment, those of the occurrence to which it happened.
         """
-        for condition, waiting in list(self._held.items()):
+        # Several may have waited for one absence: the causes among them come first, and hold back the rest.
+        for condition, waiting in sorted(self._held.items(), key=lambda held: _DEPTH[held[1].kind]):
             priority = self._priority(waiting)
-            if not self._has_open_cause(waiting.kind, priority):
+            if not self._has_open_cause(waiting, priority):
                 del self._held[condition]
                 told = replace(
                     waiting,
@@ -219,11 +245,18 @@ class Inhibition:
     def _highest_open(self) -> Priority | None:
         return max((known.priority for known in self._open.values()), key=lambda p: p.rank, default=None)
 
-    def _has_open_cause(self, effect: Kind, priority: Priority) -> bool:
-        return any(
-            effect in HOLDS_BACK.get(known.kind, frozenset()) and known.priority.rank >= priority.rank
-            for known in self._open.values()
-        )
+    def _has_open_cause(self, effect: Finding, priority: Priority) -> bool:
+        return any(_holds_back(known, effect, priority) for known in self._open.values())
+
+
+def _holds_back(cause: OpenCondition, effect: Finding, priority: Priority) -> bool:
+    """Whether this cause, which is open, holds back that effect, which would have this priority."""
+    if cause.kind is not Kind.ABSENCE_BEGAN:
+        return effect.kind in HOLDS_BACK.get(cause.kind, frozenset()) and cause.priority.rank >= priority.rank
+    if cause.code == AbsenceWhat.NURSE_PRESENT and priority is Priority.HIGH:
+        return False
+    codes = ANNOUNCED_HOLDS_BACK.get(cause.code or "", {}).get(effect.kind, frozenset())
+    return codes is None or effect.code in codes
 
 
 def _condition(finding: Finding) -> _Condition:
@@ -265,8 +298,11 @@ def _order(finding: Finding) -> tuple[bool, int]:
 def _depth(kind: Kind) -> int:
     """How many causes stand before this kind: 0 for one that is nobody's effect.
 
-    ``no_data`` is last of all, because its priority looks at what else is open.
+    An absence is before all others. ``no_data`` is last of all, because its priority looks at what else is
+    open.
     """
+    if kind is Kind.ABSENCE_BEGAN:
+        return -1
     if kind is Kind.NO_DATA:
         return len(HOLDS_BACK)
     causes = [cause for cause, effects in HOLDS_BACK.items() if kind in effects]

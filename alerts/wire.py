@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from alerts import alert as life
+from alerts.condition import AbsenceWhat
 from alerts.sink import Lane
 
 MAX_READ_BYTES = 64 * 1024
@@ -415,14 +416,6 @@ class Ack(_FromPerson, frozen=True, kw_only=True, omit_defaults=True, tag="dripw
     role: Role
     adopt: bool = False
     """Of ``wrong_pump``: the pump that answers is the patient's now (an addition to the MQTT page)."""
-
-
-class AbsenceWhat(StrEnum):
-    """What is announced."""
-
-    SET_CHANGE = "set_change"
-    AWAY = "away"
-    NURSE_PRESENT = "nurse_present"
 
 
 class Absence(_FromPerson, frozen=True, kw_only=True, tag="dripwatch.absence/1"):

@@ -125,6 +125,9 @@ def test_what_merely_happened_is_no_alert():
         "bag_changed",
         "titrated",
         "order_changed",
+        "absence_began",
+        "absence_ended",
+        "caregiver_step",
     }
     assert {kind.value for kind, entry in ROWS.items() if entry.info} == happened
     assert {entry.priority(u) for entry in ROWS.values() if entry.info for u in Urgency} == {Priority.INFO}

@@ -362,3 +362,52 @@ def test_a_restart_between_any_two_instants_changes_nothing(history: list[list[s
         kept = msgspec.json.encode(restarted.state)
         restarted = Inhibition(urgency, msgspec.json.decode(kept, type=InhibitionState))
         assert restarted.apply(found) == unbroken.apply(found)
+
+
+ABSENCES = {
+    "a change of the set holds back what it brings about; at its end causes are told before their effects": (
+        "+absence_began:set_change          -> start:absence_began:set_change",
+        "+paused_too_long                   ->",
+        "+pump_alarm:door_open              ->",
+        "+no_data                           ->",
+        "-no_data                           ->",
+        "-absence_began:set_change +absence_ended:set_change"
+        " -> end:absence_began:set_change start:absence_ended:set_change start:pump_alarm:door_open",
+        "-pump_alarm:door_open              -> end:pump_alarm:door_open start:paused_too_long",
+    ),
+    "a dose that stopped early within a change of the set is told at its end, unless it goes on": (
+        "+absence_began:set_change -> start:absence_began:set_change",
+        "+stopped_early            ->",
+        "-absence_began:set_change -> end:absence_began:set_change start:stopped_early end:stopped_early",
+        "+absence_began:set_change -> start:absence_began:set_change",
+        "+stopped_early            ->",
+        "-stopped_early            ->",
+        "-absence_began:set_change -> end:absence_began:set_change",
+    ),
+    "what is open stays open, and what ends meanwhile ends": (
+        "+no_data            -> start:no_data",
+        "+absence_began:away -> start:absence_began:away",
+        "-no_data            -> end:no_data",
+        "+no_data            ->",
+        "-no_data            ->",
+        "-absence_began:away -> end:absence_began:away",
+    ),
+    "a rate that is set too high is told while a nurse is present, one that is too low is not": (
+        "+absence_began:nurse_present -> start:absence_began:nurse_present",
+        "+wrong_rate!medium           ->",
+        "+wrong_rate!high             -> start:wrong_rate",
+    ),
+    "two absences hold back, each for itself": (
+        "+absence_began:away -> start:absence_began:away",
+        "+absence_began:set_change -> start:absence_began:set_change",
+        "+no_data            ->",
+        "-absence_began:away -> end:absence_began:away",
+        "+paused_too_long    ->",
+        "-absence_began:set_change -> end:absence_began:set_change start:paused_too_long start:no_data",
+    ),
+}
+
+
+@pytest.mark.parametrize("story", ABSENCES.values(), ids=ABSENCES.keys())
+def test_an_announced_absence_is_one_more_cause(story: tuple[str, ...]):
+    test_story(story)
