@@ -17,9 +17,9 @@ from msgspec import Struct
 from alerts import wire
 from alerts.alert import Alert, AlertState, AnswerReason
 from alerts.catalogue import highest_urgency, respond_within_s
-from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
+from alerts.condition import AbsenceWhat, Finding, Kind, Priority, Urgency, Verdict
 from alerts.inhibition import Inhibition, InhibitionState, Phase
-from alerts.lifecycle import AlertBook, When
+from alerts.lifecycle import CLOCK_TOLERANCE_MS, AlertBook, When
 from alerts.mqtt import (
     SESSION_TAKEN_OVER,
     BrokerConfirmed,
@@ -32,7 +32,7 @@ from alerts.sink import Lane as LaneName
 from alerts.sink import Message
 from drivers.family import Family, PumpOnLine, Session
 from drivers.reading import LinkFault, PumpState, Reading
-from gateway import projections
+from gateway import absences, projections
 from gateway.broker_answers import REFUSED_FOR_CONTENT, BrokerAnswers, releases
 from gateway.changes import (
     AlertChanged,
@@ -175,6 +175,8 @@ class Engine:
         self._set_aside = set_aside
         self._timeline = Timeline(sign_of_life.timeline if sign_of_life else None)
         self._instant: Instant | None = None
+        self._uptime_ms = 0
+        """Of the last input."""
         self._pumps = {
             pump.pump: WatchedPump(pump, _known(kept.get(f"pump/{pump.pump}"), PumpKept))
             for pump in setup.pumps
@@ -280,6 +282,8 @@ class Engine:
         first = before is None
         dated = instant.schedule_utc_ms is not None and (before is None or before.schedule_utc_ms is None)
         turn = _Turn(moment, instant)
+        seen_ms, self._uptime_ms = turn.uptime_ms - self._uptime_ms, turn.uptime_ms
+        unseen_ms = 0 if before is None else instant.t_ms - before.t_ms - seen_ms
         if first:
             self._first(turn)
         if instant.stepped_ms:
@@ -289,7 +293,7 @@ class Engine:
             # the date is: what is due is expected of it from then on.
             for pump in self._pumps.values():
                 self._found(turn, pump, pump.monitor.step(instant, None))
-                pump.meets_gap(instant)
+                pump.meets_gap(instant, unseen_ms)
             # Said once; what else happens at this instant happens at an ordinary one.
             turn.instant = msgspec.structs.replace(instant, gap=GapKind.NONE, stepped_ms=0)
         if first:
@@ -564,7 +568,7 @@ class Engine:
                     wire.decode(event.payload, wire.Watch)
                     self._watched_t_ms = turn.t_ms
                 case "absence":
-                    self._absence(turn, wire.decode(event.payload, wire.Absence))
+                    self._absence(turn, place.pump, wire.decode(event.payload, wire.Absence))
                 case "order":
                     self._order(turn, place.pump, wire.decode(event.payload, wire.Order))
                 case _:
@@ -628,9 +632,55 @@ class Engine:
         turn.changes.append(AllToldAgain())
         self._answer(turn, resync.id, None)
 
-    def _absence(self, turn: _Turn, absence: wire.Absence) -> None:
-        if not self._answered_before(turn, absence.id):
-            self._answer(turn, absence.id, AnswerReason.NOT_ALLOWED)
+    def _absence(self, turn: _Turn, pump: str | None, absence: wire.Absence) -> None:
+        if self._answered_before(turn, absence.id):
+            return
+        for_ms = absence.for_s * 1000
+        age_ms = turn.instant.utc_ms - absence.time.utc_ms
+        if turn.moment.synced and age_ms > for_ms + CLOCK_TOLERANCE_MS:
+            # It lay in the broker for longer than it was meant to last: whoever announced it is back.
+            reason: AnswerReason | None = AnswerReason.TOO_OLD
+        else:
+            reason = self._announce(turn, pump, absence.what, for_ms, by=absence.by)
+        self._answer(turn, absence.id, reason)
+
+    def _announce(
+        self, turn: _Turn, token: str | None, what: AbsenceWhat, for_ms: float, *, by: str
+    ) -> AnswerReason | None:
+        """Somebody, in the home or far from it, announces an absence. ``None``: it holds from now on."""
+        pump = self._pumps.get(token or "")
+        if pump is None:
+            return AnswerReason.NOT_ALLOWED
+        before = pump.absences
+        after = absences.announced(before, what, for_ms, pump.urgency, turn.t_ms)
+        if after is None:
+            return AnswerReason.NOT_ALLOWED
+        pump.absences = after
+        turn.urgent_pumps.add(pump.setup.pump)
+        if len(after.on) > len(before.on):
+            self._found(turn, pump, (absences.began(after.on[-1], by, self._absences_now(turn, pump)),))
+        return None
+
+    def _absences_now(self, turn: _Turn, pump: WatchedPump) -> absences.Now:
+        status = pump.monitor.status(turn.instant)
+        return absences.Now(
+            t_ms=turn.t_ms,
+            utc_ms=turn.instant.utc_ms,
+            expected_ml=status.expected_ml,
+            delivered_ml=status.delivered_ml,
+        )
+
+    def _watch_the_absences(self, turn: _Turn, pump: WatchedPump) -> None:
+        if not pump.absences.on and not pump.absences.not_seen_over:
+            return
+        now = self._absences_now(turn, pump)
+        pump.absences, ended = absences.passed(pump.absences, pump.urgency, turn.t_ms)
+        for absence in ended:
+            self._found(turn, pump, absences.ended(absence, now))
+        pump.absences, findings = absences.looked_at(
+            pump.absences, pump.seen(turn.uptime_ms), now, is_told=pump.has(Kind.ABSENCE_OVERDUE)
+        )
+        self._found(turn, pump, findings)
 
     def _order(self, turn: _Turn, pump: str | None, order: wire.Order) -> None:
         """Each time the same answer, and nothing done: no id need be remembered."""
@@ -784,6 +834,7 @@ class Engine:
             if wake_t_ms is not None and wake_t_ms <= turn.t_ms:
                 self._found(turn, pump, pump.monitor.step(turn.instant, None))
             self._watch_the_link(turn, pump)
+            self._watch_the_absences(turn, pump)
             if pump.link(turn.uptime_ms) != pump.link_told:
                 # A board believes the link that the last beat told: it need not wait for the next.
                 pump.link_told = pump.link(turn.uptime_ms)
@@ -1014,9 +1065,10 @@ class Engine:
 
     def _state_message(self, turn: _Turn, pump: WatchedPump) -> Message | None:
         """The pump's state, if it is time for it: on change, each minute, more often while watched."""
-        status = pump.monitor.status(turn.instant)
+        status = pump.status(turn.instant)
         link = pump.link(turn.uptime_ms)
-        essence = projections.essence(pump.reading, status, link)
+        absence = pump.absences.longest()
+        essence = projections.essence(pump.reading, status, link, absence)
         watched = self._watched_t_ms is not None and turn.t_ms - self._watched_t_ms <= WATCH_HOLDS_MS
         every_ms = STATE_WHILE_WATCHED_EVERY_MS if watched else STATE_EVERY_MS
         due = pump.published_t_ms is None or turn.t_ms - pump.published_t_ms >= every_ms
@@ -1034,6 +1086,9 @@ class Engine:
             urgency=pump.urgency,
             origin=pump.setup.origin,
             driver_status=pump.setup.driver_status,
+            absence=None
+            if absence is None
+            else (absence.what, turn.instant.utc_ms + absence.until_t_ms - turn.t_ms),
         )
 
     def _stopped(self, turn: _Turn) -> bool:
@@ -1082,7 +1137,7 @@ class Engine:
         for token, pump in self._pumps.items():
             reading = pump.reading
             said = f"{reading.state}" if reading is not None else PumpState.UNKNOWN
-            verdict = pump.monitor.status(turn.instant).verdict
+            verdict = pump.status(turn.instant).verdict
             parts.append(
                 f"{token}: link {pump.link(turn.uptime_ms)}, pump says {said}, {verdict.replace('_', ' ')}"
             )

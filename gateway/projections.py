@@ -18,6 +18,7 @@ from alerts.alert import AlertState
 from alerts.condition import Urgency
 from alerts.sink import Lane, Message
 from drivers.reading import PumpState, Reading
+from gateway.absences import Absence
 from gateway.changes import Answered, EventHappened, OrderAnswered, PointTaken
 from gateway.core.monitor import DeliveryStatus
 from gateway.core.timeline import Moment
@@ -63,7 +64,9 @@ def point(taken: PointTaken) -> Point:
     )
 
 
-def essence(reading: Reading | None, status: DeliveryStatus, link: str) -> bytes:
+def essence(
+    reading: Reading | None, status: DeliveryStatus, link: str, absence: Absence | None = None
+) -> bytes:
     """What of a pump's state is published at once when it changes.
 
     Volumes change all the time and do not count.
@@ -73,6 +76,7 @@ def essence(reading: Reading | None, status: DeliveryStatus, link: str) -> bytes
             link,
             status.verdict,
             status.occurrence,
+            absence and (absence.what, absence.until_t_ms),
             reading and (reading.state, reading.rate_ml_h, reading.alarms),
         )
     )
@@ -337,8 +341,9 @@ class Speaker(Struct, frozen=True, kw_only=True):
         urgency: Urgency,
         origin: str,
         driver_status: str,
+        absence: tuple[str, int] | None = None,
     ) -> Message:
-        """How a pump is now."""
+        """How a pump is now. ``absence``: what has been announced, and until when on the wall clock."""
         due = status.occurrence[1] if status.occurrence is not None else None
         return Message(
             topic=wire.up(self.home, "state", pump=pump),
@@ -361,6 +366,9 @@ class Speaker(Struct, frozen=True, kw_only=True):
                     occlusion_blind_s=status.occlusion_blind_s,
                     occurrence=wire.Occurrence(number=status.occurrence[0], due=_at(due))
                     if status.occurrence is not None
+                    else None,
+                    absence=wire.AbsenceNow(what=absence[0], until=wire.UtcTime(absence[1]))
+                    if absence is not None
                     else None,
                     urgency=urgency,
                     origin=origin,

@@ -11,14 +11,23 @@ from alerts.catalogue import respond_within_s
 from alerts.condition import Kind, Priority, Urgency
 from alerts.inhibition import Inhibition, InhibitionState
 from drivers.reading import Reading
-from gateway import projections
-from gateway.core.monitor import Monitor
+from gateway import absences, projections
+from gateway.absences import Absences
+from gateway.core.monitor import DeliveryStatus, DeliveryVerdict, Monitor
 from gateway.core.prescription import Prescription
 from gateway.core.timeline import GapKind, Instant
 
 SILENT_AFTER_POLLS = 3
 SILENT_AFTER_MIN_MS = 10_000
-SEEN_BY_THE_ENGINE = frozenset({Kind.NO_PRESCRIPTION, Kind.GARBLED_LINK, Kind.WRONG_PUMP})
+SEEN_BY_THE_ENGINE = frozenset(
+    {
+        Kind.NO_PRESCRIPTION,
+        Kind.GARBLED_LINK,
+        Kind.WRONG_PUMP,
+        Kind.ABSENCE_BEGAN,
+        Kind.ABSENCE_OVERDUE,
+    }
+)
 """Conditions of a pump that no prescription is needed for: they go on over a change of it."""
 
 
@@ -50,6 +59,7 @@ class PumpKept(Struct, frozen=True, kw_only=True):
     adopted_serial: str | None = None
     configured_serial: str | None = None
     """Which serial number was configured when that one was adopted."""
+    absences: Absences = Absences()
 
 
 class Resumed(StrEnum):
@@ -85,6 +95,7 @@ class WatchedPump:
             if kept is not None and kept.configured_serial == setup.serial_number
             else None
         )
+        self.absences = kept.absences if kept is not None else Absences()
         self.link_told = ""
         self.points: list[projections.Point] = []
         self.points_since_t_ms: int | None = None
@@ -125,12 +136,32 @@ class WatchedPump:
             return "up"
         return "garbled" if self.garbled_since_uptime_ms is not None else "silent"
 
-    def meets_gap(self, instant: Instant) -> None:
+    def status(self, instant: Instant) -> DeliveryStatus:
+        """How delivery stands, as a board shows it: while an absence is on it is not judged (mqtt page)."""
+        status = self.monitor.status(instant)
+        if not self.absences.on:
+            return status
+        return msgspec.structs.replace(status, verdict=DeliveryVerdict.UNKNOWN, decidable_after_s=None)
+
+    def seen(self, uptime_ms: int) -> absences.Seen:
+        """What of it tells whether an absence is over."""
+        return absences.Seen(
+            heard=self.link(uptime_ms) == "up",
+            silence_is_told=self.has(Kind.NO_DATA),
+            stands=self.monitor.is_interrupted,
+        )
+
+    def meets_gap(self, instant: Instant, unseen_ms: int) -> None:
         """A restart has left a gap of unknown length, or its length has become known.
 
         Time that was added passed while nobody could see it: it is no silence of the pump. So its timers wait
-        until it has been heard again, or has been silent for as long as it may be.
+        until it has been heard again, or has been silent for as long as it may be. ``unseen_ms`` is how much
+        was added.
         """
+        if instant.gap is GapKind.RESTART_UNKNOWN:
+            self.absences = absences.cut_off(self.absences, instant.t_ms)
+        elif instant.gap is GapKind.RESTART_RESOLVED:
+            self.absences = absences.moved(self.absences, unseen_ms)
         if instant.gap in (GapKind.RESTART_UNKNOWN, GapKind.RESTART_RESOLVED):
             self.gap_before_next_reading = instant.gap
         if instant.gap is GapKind.RESTART_RESOLVED and self.setup.prescription is not None:
@@ -157,6 +188,7 @@ class WatchedPump:
                 driver_status=self.setup.driver_status,
                 adopted_serial=self.adopted_serial,
                 configured_serial=self.setup.serial_number,
+                absences=self.absences,
             )
         )
 

@@ -208,6 +208,11 @@ class Monitor:
             self._put_in_force(order_text, prescription, instant.t_ms)
         return self._findings.take()
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the pump stands within an occurrence, by its last reading."""
+        return self.memory.doing is Doing.INTERRUPTED
+
     def next_wake_t_ms(self) -> int | None:
         """When a timer is up if nothing is heard before; ``None`` if none runs."""
         wake_t_ms = None if self._watch is None else self._watch.timers.next_t_ms()
