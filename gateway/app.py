@@ -96,6 +96,7 @@ def compose(
         families={pump.port: families.find(pump.family) for pump in config.pumps},
         collector=config.mqtt.collector if config.mqtt else "",
         mqtt=config.mqtt is not None,
+        mqtt_version=config.mqtt.version if config.mqtt else 5,
         boot=f"b-{secrets.token_hex(4)}",
     )
     try:
@@ -129,6 +130,7 @@ def compose(
         lines=lines,
         broker=broker if config.mqtt is not None else None,
         watchdog=Watchdog(),
+        certificate=Path(config.mqtt.cert_file) if config.mqtt and config.mqtt.cert_file else None,
         observers=observers,
         performer=performer,
     )

@@ -32,7 +32,7 @@ from alerts.sink import Lane as LaneName
 from alerts.sink import Message
 from drivers.family import Family, PumpOnLine, Session
 from drivers.reading import LinkFault, PumpState, Reading
-from gateway import absences, projections
+from gateway import absences, certificate, projections
 from gateway.broker_answers import REFUSED_FOR_CONTENT, BrokerAnswers, releases
 from gateway.changes import (
     AlertChanged,
@@ -43,11 +43,13 @@ from gateway.changes import (
     OrderAnswered,
     PointTaken,
 )
+from gateway.closed_topics import ClosedTopics
 from gateway.core.monitor import DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineState
 from gateway.effects import Commit, Effects, Send, Write
 from gateway.inputs import (
     BytesArrived,
+    CertificateRead,
     CommitFailed,
     Committed,
     Fetched,
@@ -96,6 +98,8 @@ class EngineSetup(Struct, frozen=True, kw_only=True):
     """Whose receipts release a message; empty: the broker's confirmation does."""
     mqtt: bool
     """Whether there is a broker at all."""
+    mqtt_version: int = 5
+    """3 for MQTT 3.1.1, by which nothing expires on the broker."""
     boot: str
     """A token for this start of the gateway."""
 
@@ -222,6 +226,8 @@ class Engine:
         self._tokens: dict[int, Message] = {}
         """What waits for the broker's answer."""
         self._broker_answers = BrokerAnswers(setup.home)
+        self._closed_topics = ClosedTopics(_known(kept.get("closed_topics"), dict[str, int]))
+        self._certificate_said = ""
         self._connected = False
         self._next_beat_t_ms = 0
         self._next_sign_of_life_t_ms: int | None = None
@@ -264,6 +270,8 @@ class Engine:
                 self._port_opened(turn, happened.port)
             case PortLost():
                 self._port_lost(turn, happened)
+            case CertificateRead():
+                self._certificate_read(turn, happened)
             case StopRequested():
                 if self._stopping_since_t_ms is None:
                     self._stopping_since_t_ms = turn.t_ms
@@ -454,6 +462,19 @@ class Engine:
             self._overloaded_now = False
             self._about_gateway(turn, Kind.OVERLOADED, Verdict.ABSENT, "")
 
+    def _certificate_read(self, turn: _Turn, happened: CertificateRead) -> None:
+        if happened.problem is not None:
+            verdict, words = Verdict.UNKNOWN, happened.problem
+        else:
+            verdict, words = certificate.judged(
+                happened.expires_utc_ms, turn.instant.utc_ms, synced=turn.moment.synced
+            )
+        if words and words != self._certificate_said:
+            turn.notes.append(words)
+        self._certificate_said = words
+        if verdict is not Verdict.UNKNOWN:
+            self._about_gateway(turn, Kind.CERTIFICATE_EXPIRING, verdict, words)
+
     # -- the broker --------------------------------------------------------------------------------
 
     def _from_broker(self, turn: _Turn, happened: FromBroker) -> None:
@@ -463,6 +484,7 @@ class Engine:
                 self._connected = True
                 self._tokens.clear()
                 self._broker_answers.connected()
+                self._closed_topics.connected()
                 for lane in self._lanes.values():
                     lane.connected(turn.t_ms)
                 self._next_beat_t_ms = turn.t_ms
@@ -491,6 +513,8 @@ class Engine:
             return
         note = self._broker_answers.heard(place.what, event.reason_code)
         turn.notes.extend([] if note is None else [note])
+        if not sent.payload:
+            self._closed_topics.cleared(sent.topic)
         if sent.lane is None or sent.seq is None:
             return
         lane, seq = self._lanes[sent.lane], sent.seq
@@ -878,6 +902,8 @@ class Engine:
                 case AlertChanged(alert=alert):
                     draft = speaker.alert(alert, turn.t_ms, synced)
                     self._lanes[LaneName.ALERTS].put(draft)
+                    if alert.state is AlertState.CLOSED and self.setup.mqtt_version == 3:
+                        self._closed_topics.closed(draft.topic, turn.t_ms)
                     if alert.state is AlertState.CLOSED:
                         self._tellings.pop(alert.alert_id, None)
                     else:
@@ -996,6 +1022,7 @@ class Engine:
             ("next_revs", msgspec.msgpack.encode(dict(self.book.next_revs))),
             ("requests", msgspec.msgpack.encode(_Requests(answered=dict(self._answered)))),
             ("tellings", msgspec.msgpack.encode(self._tellings)),
+            ("closed_topics", msgspec.msgpack.encode(self._closed_topics.kept)),
             ("pump/gateway", msgspec.msgpack.encode(self._gateway_inhibition.state)),
         ]
         numbered = [message for changes in lanes for message in changes.numbered]
@@ -1026,6 +1053,12 @@ class Engine:
             if not lane.all_sent:
                 # Alerts before telemetry: whatever has piled up of them.
                 break
+        if self._lanes[LaneName.ALERTS].idle:
+            # Whoever wants to know of an end has it: its message is not cleared before it was read.
+            sends.extend(
+                self._send(Message(topic=topic, payload=b"", retain=True))
+                for topic in self._closed_topics.to_clear(turn.t_ms)
+            )
         utc_ms, synced = turn.instant.utc_ms, turn.moment.synced
         as_of = self._lanes[LaneName.ALERTS].committed_seq
         if turn.open_changed:

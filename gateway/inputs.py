@@ -70,6 +70,18 @@ class Fetched(Struct, frozen=True, kw_only=True):
     found: tuple[Waiting, ...]
 
 
+class CertificateRead(Struct, frozen=True, kw_only=True):
+    """The certificate by which the broker knows this home has been looked at.
+
+    ``expires_utc_ms`` is ``None`` if the configuration names none; ``problem`` is a sentence if it could not
+    be read.
+    """
+
+    moment: Moment
+    expires_utc_ms: int | None = None
+    problem: str | None = None
+
+
 class StopRequested(Struct, frozen=True, kw_only=True):
     """A person or systemd asks the gateway to end."""
 
@@ -85,5 +97,6 @@ Input = (
     | Committed
     | CommitFailed
     | Fetched
+    | CertificateRead
     | StopRequested
 )

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -20,11 +21,13 @@ from alerts.mqtt import BrokerEvent, BrokerMessage, MqttClient
 from alerts.sink import SinkDown
 from drivers.family import LineSettings
 from drivers.link import Link, LinkDown, open_link
+from gateway.certificate import not_after_utc_ms
 from gateway.clock import Clock
 from gateway.effects import Commit, Effects, Send, Write
 from gateway.engine import Engine
 from gateway.inputs import (
     BytesArrived,
+    CertificateRead,
     CommitFailed,
     Committed,
     Fetched,
@@ -46,6 +49,7 @@ REOPEN_AFTER_MAX_S = 2.0
 """A pump must be watched again within 5 s of the return of its port: this long it may wait to be noticed."""
 RECOMMIT_AFTER_MIN_S = 0.5
 RECOMMIT_AFTER_MAX_S = 30.0
+CERTIFICATE_EVERY_S = 3_600.0
 
 log = logging.getLogger("dripwatch")
 
@@ -279,6 +283,38 @@ class Card:
             self._inbox.put(partial(Fetched, fetch=self._fetches.pop(0), found=found))
 
 
+class Certificate:
+    """Looks at the certificate for the broker: at the start, and then each hour, so a new one is noticed."""
+
+    def __init__(self, file: Path | None, inbox: Inbox, threads: Threads) -> None:
+        self._file = file
+        self._inbox = inbox
+        self._threads = threads
+
+    def start(self) -> None:
+        """Begin to look; if there is none, that is told once."""
+        if self._file is None:
+            self._inbox.put(CertificateRead)
+        else:
+            self._threads.start("certificate", partial(self._serve, self._file))
+
+    def _serve(self, file: Path) -> None:
+        while True:
+            self._look(file)
+            if self._threads.stopping.wait(CERTIFICATE_EVERY_S):
+                return
+
+    def _look(self, file: Path) -> None:
+        try:
+            expires_utc_ms = not_after_utc_ms(file.read_text(encoding="utf-8", errors="replace"))
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            problem = f"mqtt.cert_file: until when {file} holds is not known ({why})"
+            self._inbox.put(partial(CertificateRead, problem=problem))
+        else:
+            self._inbox.put(partial(CertificateRead, expires_utc_ms=expires_utc_ms))
+
+
 class RealPerformer:
     """Show on standard error, write to the ports, commit to the card, release to the broker."""
 
@@ -347,6 +383,7 @@ class Gateway:
         lines: Mapping[str, LineSettings],
         broker: Callable[[Callable[[BrokerEvent], None]], MqttClient] | None,
         watchdog: Watchdog,
+        certificate: Path | None = None,
         observers: Iterable[Observer] = (),
         performer: Callable[[Performer], Performer] = lambda real: real,
     ) -> None:
@@ -357,6 +394,7 @@ class Gateway:
         self._threads = Threads()
         self._ports = Ports(lines, self._inbox, self._threads)
         self._card = Card(store, self._inbox, self._threads)
+        self._certificate = Certificate(certificate, self._inbox, self._threads)
         self._broker = broker(self._deliver) if broker is not None else None
         self._watchdog = watchdog
         self._observers = tuple(observers)
@@ -379,6 +417,7 @@ class Gateway:
         self._threads.watch_others()
         self._card.start()
         self._ports.start()
+        self._certificate.start()
         if self._broker is not None:
             self._broker.start()
         self._watchdog.ready()

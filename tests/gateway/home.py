@@ -71,6 +71,7 @@ class Home:
         order: str | None = None,
         serial_number: str | None = None,
         collector: str = "main",
+        mqtt_version: int = 5,
         observe: Callable[[Input, Effects], None] = lambda happened, effects: None,
     ) -> None:
         self.card = folder / "dripwatch.sqlite"
@@ -78,6 +79,7 @@ class Home:
         self.order = order
         self.serial_number = serial_number
         self.collector = collector
+        self.mqtt_version = mqtt_version
         self._observe = observe
         self.now_ms = 0
         self.clock_error_ms = 0
@@ -126,6 +128,7 @@ class Home:
                 families={f"port-{pump}": families.find("dummy") for pump in self.pumps},
                 collector=self.collector,
                 mqtt=True,
+                mqtt_version=self.mqtt_version,
                 boot=f"b-{self.starts}",
             ),
             store=restored.store,
@@ -248,6 +251,7 @@ class Home:
         first = {
             message.payload if message.lane else number: message.payload
             for number, message in enumerate(self.messages(what))
+            if message.payload
         }
         return [json.loads(payload) for payload in first.values()]
 

@@ -100,3 +100,94 @@ def test_a_void_that_is_refused_as_well_holds_up_nothing_where_there_is_no_colle
     assert json.loads(void.message.payload)["schema"] == "dripwatch.void/1"
     home.confirm(void, 0x95)
     assert held(home) == 2
+
+
+# -- what the broker keeps --------------------------------------------------------------------------------
+
+DAY_S = 24 * 3_600
+
+
+def closed_alert(home: Home) -> str:
+    """The topic of an alert that has been closed, and received."""
+    home.connect()
+    home.plug_in()
+    home.hear(OCCLUDED)
+    alert = home.alert("occlusion")
+    home.tell("ack", id="i-1", alert_id=alert["alert_id"], rev=1, role="nurse")
+    home.hear(IDLE)
+    assert home.told("occlusion")[-1][1:] == ("closed", "resolved")
+    topic = home.messages("alert")[-1].topic
+    home.receipt(home.engine.alerts_next_seq - 1)
+    return topic
+
+
+def cleared(home: Home) -> list[Send]:
+    return [send for send in home.sends if not send.message.payload]
+
+
+def later(home: Home, seconds: float) -> None:
+    """Time passes, and the collector receives all that comes."""
+    home.now_ms += round(seconds * 1000)
+    home.wait(1)
+    home.receipt(home.engine.alerts_next_seq - 1)
+    home.wait(1)
+
+
+@pytest.mark.parametrize("restart", [None, "stop", "cut_power"])
+def test_by_mqtt_3_a_closed_alert_is_cleared_from_the_broker_after_a_day_over_restarts_too(tmp_path, restart):
+    home = Home(tmp_path, mqtt_version=3)
+    topic = closed_alert(home)
+    later(home, DAY_S - 3_600)
+    assert cleared(home) == []
+    if restart:
+        getattr(home, restart)()
+        home.start()
+        home.connect()
+        home.plug_in()
+    later(home, 3_600)
+    (send,) = cleared(home)
+    assert (send.message.topic, send.message.retain, send.message.qos) == (topic, True, 1)
+    assert send.message.lane is None
+
+
+def test_what_was_to_be_cleared_is_sent_again_until_the_broker_has_it_and_never_after_that(tmp_path):
+    home = Home(tmp_path, mqtt_version=3)
+    closed_alert(home)
+    home.lose_broker()
+    later(home, DAY_S)
+    assert cleared(home) == []
+    for _ in range(2):
+        home.connect()
+        later(home, 60)
+        home.lose_broker()
+    home.connect()
+    later(home, 60)
+    first, again, third = cleared(home)
+    assert first.message == again.message == third.message
+    home.confirm(third)
+    home.lose_broker()
+    home.stop()
+    home.start()
+    home.connect()
+    later(home, DAY_S)
+    assert len(cleared(home)) == 3
+
+
+def test_an_end_that_nobody_has_received_is_not_cleared(tmp_path):
+    home = Home(tmp_path, mqtt_version=3)
+    closed_alert(home)
+    home.hear(OCCLUDED)
+    home.now_ms += DAY_S * 1000
+    home.wait(60)
+    assert cleared(home) == []
+    later(home, 1)
+    assert len(cleared(home)) == 1
+
+
+def test_by_mqtt_5_the_broker_lets_a_closed_alert_expire_and_nothing_is_cleared(tmp_path):
+    home = Home(tmp_path)
+    closed_alert(home)
+    assert [m.expiry_s for m in home.messages("alert") if b'"closed"' in m.payload] == [7 * DAY_S]
+    assert {m.expiry_s for m in home.messages("alert") if b'"closed"' not in m.payload} == {None}
+    later(home, 8 * DAY_S)
+    assert cleared(home) == []
