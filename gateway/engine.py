@@ -67,8 +67,10 @@ BEAT_EVERY_MS = 10_000
 STATE_EVERY_MS = 60_000
 STATE_WHILE_WATCHED_EVERY_MS = 10_000
 WATCH_HOLDS_MS = 30_000
-SIGN_OF_LIFE_EVERY_MS = 30_000
-"""How often what need not be written at once is written."""
+SIGN_OF_LIFE_EVERY_MS = 50_000
+"""How often what need not be written at once is written: at most so much of it a power cut can cost."""
+SIGN_OF_LIFE_ALONG_AFTER_MS = 25_000
+"""A commit that comes so long after the last such takes it along: one sync in the place of two."""
 TELEMETRY_EVERY_MS = 30_000
 TELEMETRY_POINTS_MAX = 100
 UNDATED_POINTS_WAIT_MS = 3_600_000
@@ -247,6 +249,15 @@ class Engine:
     def alerts_next_seq(self) -> int:
         """The number that the next message of the alerts lane will get."""
         return self._lanes[LaneName.ALERTS].next_seq
+
+    def lane_is_empty(self, lane: LaneName) -> bool:
+        """Whether all that was to leave by this lane has been receipted."""
+        return self._lanes[lane].idle
+
+    @property
+    def held_in_memory(self) -> int:
+        """How many messages and drafts are in memory, of all lanes."""
+        return sum(lane.in_memory for lane in self._lanes.values())
 
     # -- what happened -----------------------------------------------------------------------------
 
@@ -922,10 +933,23 @@ class Engine:
                     pump.points.append(projections.point(change))
                     if pump.points_since_t_ms is None:
                         pump.points_since_t_ms = turn.t_ms
+        gather = self._telemetry_is_due(turn)
         for pump in self._pumps.values():
-            self._gather_telemetry(turn, pump)
+            self._gather_telemetry(turn, pump, gather)
 
-    def _gather_telemetry(self, turn: _Turn, pump: WatchedPump) -> None:
+    def _telemetry_is_due(self, turn: _Turn) -> bool:
+        """Of all pumps at once, so that one commit serves for all; while nobody hears us, only at the rate at
+        which the card is written anyhow.
+        """
+        assert self._next_sign_of_life_t_ms is not None
+        if turn.t_ms >= self._next_sign_of_life_t_ms or self._stopping_since_t_ms is not None:
+            return True
+        return self._connected and any(
+            pump.points_since_t_ms is not None and turn.t_ms - pump.points_since_t_ms >= TELEMETRY_EVERY_MS
+            for pump in self._pumps.values()
+        )
+
+    def _gather_telemetry(self, turn: _Turn, pump: WatchedPump, gather: bool) -> None:
         lane = self._lanes[LaneName.TELEMETRY]
         if pump.points_in_waiting_batch and not lane.waits(
             self._speaker.batch_key(pump.setup.pump, pump.batch)
@@ -935,13 +959,13 @@ class Engine:
         ready = self._points_that_may_leave(turn, pump)
         if not ready or pump.points_since_t_ms is None:
             return
-        due = len(ready) >= TELEMETRY_POINTS_MAX or turn.t_ms - pump.points_since_t_ms >= TELEMETRY_EVERY_MS
-        if not due and self._stopping_since_t_ms is None:
+        if not gather and len(ready) < TELEMETRY_POINTS_MAX:
             return
         pump.points_since_t_ms = turn.t_ms
         while ready:
             batch, ready = ready[:TELEMETRY_POINTS_MAX], ready[TELEMETRY_POINTS_MAX:]
-            grows = not lane.has_room and len(batch) < TELEMETRY_POINTS_MAX
+            leaves_now = self._connected and lane.has_room
+            grows = not leaves_now and len(batch) < TELEMETRY_POINTS_MAX
             lane.put(
                 self._speaker.telemetry(
                     pump.setup.pump, pump.batch, batch, turn.moment, made_t_ms=batch[0].t_ms
@@ -970,8 +994,9 @@ class Engine:
         return self._speaker.numbered(draft, seq, self._instant.t_ms)
 
     def _effects(self, turn: _Turn) -> Effects:
-        for lane in self._lanes.values():
-            lane.number(turn.t_ms)
+        self._lanes[LaneName.ALERTS].number(turn.t_ms)
+        # Not before it can leave: what is old then must say so, and a batch that waits grows full.
+        self._lanes[LaneName.TELEMETRY].number(turn.t_ms, may_leave=self._connected)
         dropped = self._lanes[LaneName.TELEMETRY].dropped
         if dropped != self._batches_dropped:
             turn.notes.append(
@@ -997,13 +1022,15 @@ class Engine:
         urgent = (
             bool(turn.alerts)
             or bool(turn.urgent_pumps)
-            or any(lane.must_commit for lane in self._lanes.values())
+            or self._lanes[LaneName.ALERTS].must_commit
+            or (self._connected and self._lanes[LaneName.TELEMETRY].has_new_numbers)
             or turn.must_commit
         )
         assert self._next_sign_of_life_t_ms is not None
         if not urgent and turn.t_ms < self._next_sign_of_life_t_ms:
             return None
-        periodic = turn.t_ms >= self._next_sign_of_life_t_ms or self._stopping_since_t_ms is not None
+        along_from_t_ms = self._next_sign_of_life_t_ms - SIGN_OF_LIFE_EVERY_MS + SIGN_OF_LIFE_ALONG_AFTER_MS
+        periodic = turn.t_ms >= along_from_t_ms or self._stopping_since_t_ms is not None
         if periodic:
             self._next_sign_of_life_t_ms = turn.t_ms + SIGN_OF_LIFE_EVERY_MS
         lanes = tuple(changes for lane in self._lanes.values() if not (changes := lane.take_changes()).empty)

@@ -250,14 +250,16 @@ class Lane:
         if key in self._place_of:
             self._drop(bisect_left(self._places, self._place_of[key]))
 
-    def number(self, t_ms: int) -> list[Message]:
+    def number(self, t_ms: int, *, may_leave: bool = True) -> list[Message]:
         """Give numbers to the oldest drafts, as far as there is room; returns the new messages.
 
-        Of what still waits, the oldest that exceed the lane's bounds are dropped and counted.
+        None if nothing may leave now. Of what still waits, the oldest that exceed the lane's bounds are
+        dropped and counted.
         """
         new: list[Message] = []
         while (
-            self._places
+            may_leave
+            and self._places
             and len(self._held) < self._policy.under_way_max
             and (draft := self._drafts.get(self._places[0])) is not None
         ):

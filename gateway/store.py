@@ -27,6 +27,10 @@ from gateway.effects import Commit
 from gateway.lanes import POLICIES, Draft, Fetch, LaneKept, LanePolicy, Waiting
 
 SCHEMA_VERSION = 1
+PAGE_BYTES = 1024
+"""Of a new database. A commit writes whole pages, and most of ours change a few hundred bytes in each."""
+CHECKPOINT_PAGES = 4_000
+"""So many pages in the log before it is copied into the database: about 4 MB."""
 
 _SCHEMA = """
 create table meta (name text primary key, value text not null) without rowid;
@@ -147,8 +151,10 @@ class Store:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
             self.path.chmod(0o600)
+            database.execute(f"pragma page_size={PAGE_BYTES}")
             database.execute("pragma journal_mode=wal")
             database.execute("pragma synchronous=full")
+            database.execute(f"pragma wal_autocheckpoint={CHECKPOINT_PAGES}")
             version = database.execute("pragma user_version").fetchone()[0]
             if version == 0:
                 with database:
