@@ -761,6 +761,13 @@ def _facts(home: KnownHome, known: KnownPump, pump: str) -> tuple[Fact, ...]:
     facts: list[Fact] = []
     link = home.beat.pumps.get(pump) if home.beat else None
     if state is not None:
+        if state.absence is not None:
+            facts.append(
+                Fact(
+                    name=f"Announced, {state.absence.what.replace('_', ' ')}: until",
+                    utc_ms=state.absence.until.utc_ms,
+                )
+            )
         facts.append(
             Fact(name="Pump says", value=_PUMP_STATE_WORDS.get(state.state, state.state.replace("_", " ")))
         )

@@ -215,7 +215,9 @@ def test_no_home_can_take_the_page_away_from_the_others(site: Site, moment: str)
             home.alert(1, 1, time=moment, since=moment, raised=moment, respond_within_s=2**53 - 1),
             home.alert(2, 1, state="acknowledged", acknowledged=given, level=2**53 - 1),
             home.state(time=moment, ends_at=moment, verdict="too_early", **numbers),
-            home.state(occlusion_blind_s=much, delivered_ml=-much),
+            home.state(
+                occlusion_blind_s=much, delivered_ml=-much, absence={"what": "<img>", "until": moment}
+            ),
             home.event(time=moment),
             home.beat(age_s=sign * much),
         )
@@ -225,6 +227,16 @@ def test_no_home_can_take_the_page_away_from_the_others(site: Site, moment: str)
     assert "Of the other home." in words_of(stream.until("Of the other home."))
     stream.close()
     assert site.get("/alert/h-1/a-s-1-1").status == site.get("/").status == 200
+
+
+def test_what_was_announced_stands_there_with_its_end_and_judges_nothing(site: Site) -> None:
+    absence = {"what": "nurse_present", "until": "2026-05-04T10:40:00.000Z"}
+    site.hear(site.home.beat(), site.home.state(verdict="unknown", absence=absence))
+    site.start()
+    text = site.get("/").text
+    assert "Announced, nurse present: until" in words_of(text)
+    assert 'datetime="2026-05-04T10:40:00.000Z"' in text
+    assert "What the pump does meanwhile is not judged." in words_of(text)
 
 
 def test_old_figures_never_stand_without_a_mark(site: Site) -> None:
