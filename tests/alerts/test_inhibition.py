@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from alerts.catalogue import row
-from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
+from alerts.condition import AbsenceWhat, Finding, Kind, Priority, Urgency, Verdict
 from alerts.inhibition import (
+    ANNOUNCED_HOLDS_BACK,
     HOLDS_BACK,
     TAKES_THE_PLACE_OF,
     Inhibition,
@@ -411,3 +412,53 @@ ABSENCES = {
 @pytest.mark.parametrize("story", ABSENCES.values(), ids=ABSENCES.keys())
 def test_an_announced_absence_is_one_more_cause(story: tuple[str, ...]):
     test_story(story)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if not row(kind).local_only])
+@pytest.mark.parametrize("what", list(AbsenceWhat))
+def test_what_an_absence_does_not_name_is_told_as_ever(what: AbsenceWhat, kind: Kind):
+    for code in (None, "air_in_line", "malfunction"):
+        for priority in ("", "!low", "!medium", "!high"):
+            inhibition = Inhibition(Urgency.TIMED)
+            inhibition.apply([finding(f"+absence_began:{what}", 0)])
+            word = f"+{kind}{f':{code}' if code else ''}{priority}"
+            hidden = not inhibition.apply([finding(word, 1)])
+            codes = ANNOUNCED_HOLDS_BACK[what].get(kind, frozenset())
+            named = codes is None or code in codes
+            too_high = what is AbsenceWhat.NURSE_PRESENT and (priority or "!high") == "!high"
+            assert hidden == (named and not too_high), word
+
+
+TOO_MUCH = {Kind.OVER_INFUSION, Kind.FREE_FLOW, Kind.LIMIT_EXCEEDED}
+
+
+@given(
+    history=st.lists(
+        st.tuples(st.booleans(), st.lists(WORDS, min_size=1, max_size=3)), min_size=1, max_size=12
+    ),
+    urgency=URGENCIES,
+    what=st.sampled_from(list(AbsenceWhat)),
+)
+def test_whenever_an_absence_is_on_too_much_is_told_as_without_it_and_after_it_nothing_present_is_lost(
+    history: list[tuple[bool, list[str]]], urgency: Urgency, what: AbsenceWhat
+):
+    inhibition, without = Inhibition(urgency), Inhibition(urgency)
+    verdicts: dict[Kind, Verdict] = {}
+    for at_s, (is_on, words) in enumerate(history):
+        sign = "+" if is_on else "-"
+        inhibition.apply([finding(f"{sign}absence_began:{what}", at_s - 0.5)])
+        found = [finding(word, at_s) for word in words]
+        verdicts |= {one.kind: one.verdict for one in found}
+        inhibition.apply(found)
+        without.apply(found)
+        open_now = {known.kind for known in inhibition.state.open}
+        open_without = {known.kind for known in without.state.open}
+        assert open_without & TOO_MUCH <= open_now
+        if not is_on:
+            assert open_now >= {
+                kind
+                for kind in open_without
+                if verdicts.get(kind) is Verdict.PRESENT
+                and not any(kind in HOLDS_BACK.get(cause, ()) for cause in open_now)
+                and not any(TAKES_THE_PLACE_OF.get(other) is kind for other in verdicts)
+            }
