@@ -116,7 +116,8 @@ class Inhibition:
     """The conditions of one pump: which are open, and which wait behind a cause."""
 
     def __init__(self, urgency: Urgency, state: InhibitionState | None = None) -> None:
-        self._urgency = urgency
+        self.urgency = urgency
+        """Of the order in force; a new version of it may have another."""
         state = state or InhibitionState()
         self._open: dict[_Condition, OpenCondition] = {
             (known.kind, known.code): known for known in state.open
@@ -238,7 +239,7 @@ class Inhibition:
             yield Transition(phase=Phase.WORSE, finding=worse, priority=highest)
 
     def _priority(self, finding: Finding) -> Priority:
-        priority = finding.priority or row(finding.kind).priority(self._urgency, finding.code)
+        priority = finding.priority or row(finding.kind).priority(self.urgency, finding.code)
         highest = self._highest_open() if finding.kind is Kind.NO_DATA else None
         return highest if highest is not None and highest.rank > priority.rank else priority
 

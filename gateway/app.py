@@ -165,7 +165,7 @@ def _pump_setup(pump: PumpConfig) -> PumpSetup:
         pump=pump.pump,
         port=pump.port,
         address=pump.address,
-        poll_ms=min(pump.poll_ms, prescription.poll_at_most_ms) if prescription else pump.poll_ms,
+        poll_ms=pump.poll_ms,
         origin=pump.origin,
         driver_status=families.find(pump.family).traits.status,
         serial_number=pump.serial_number,

@@ -9,6 +9,7 @@ from alerts.condition import Finding
 from drivers.reading import Reading
 from gateway.core.monitor import DeliveryStatus
 from gateway.core.timeline import Moment
+from gateway.orders import OrderReason, PumpOrders
 
 
 class AlertChanged(Struct, frozen=True, kw_only=True):
@@ -46,15 +47,20 @@ class Answered(Struct, frozen=True, kw_only=True):
 
 
 class OrderAnswered(Struct, frozen=True, kw_only=True):
-    """What became of an order for this pump."""
+    """What became of an order for this pump, or that one has taken force."""
 
     pump: str
-    id: str
+    id: str | None
+    """``None``: a file given to the gateway."""
     version: int
     sha256: str
-    accepted: bool
-    reason: str | None
+    reason: OrderReason | None
+    """``None``: it was accepted."""
     message: str
+    orders: PumpOrders
+    """As they hold now."""
+    ended: tuple[str, ...] = ()
+    """Alerts that the new limits no longer hold."""
 
 
 Change = AlertChanged | AllToldAgain | EventHappened | PointTaken | Answered | OrderAnswered

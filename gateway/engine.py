@@ -8,7 +8,7 @@ performs the effects and puts what comes of them back into the inbox.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -44,7 +44,7 @@ from gateway.changes import (
     PointTaken,
 )
 from gateway.closed_topics import ClosedTopics
-from gateway.core.monitor import DeliveryStatus, DeliveryVerdict
+from gateway.core.monitor import Condition, DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineState
 from gateway.effects import Commit, Effects, Send, Write
 from gateway.inputs import (
@@ -61,6 +61,23 @@ from gateway.inputs import (
     Tick,
 )
 from gateway.lanes import POLICIES, Draft, Lane, LaneKept
+from gateway.orders import (
+    ANSWERS_WAITING_MAX,
+    FILE_VERSION,
+    SHA256_LENGTH,
+    Judgement,
+    OrderHead,
+    OrderReason,
+    Outcome,
+    PumpOrders,
+    Refusal,
+    accepted,
+    fingerprint,
+    fingerprint_of,
+    head,
+    judge,
+    judge_unreadable,
+)
 from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, Resumed, WatchedPump
 
 BEAT_EVERY_MS = 10_000
@@ -79,8 +96,6 @@ GARBLED_FOR_MS = 30_000
 RESYNC_AT_MOST_EVERY_MS = 60_000
 ALONE_AFTER_MS = 600_000
 """So long without being thrown out, and there is no second gateway under our name any more."""
-SHA256_LENGTH = 64
-"""What of a hash that somebody sends is repeated."""
 IDS_KEPT = 1_000
 """Requests from the broker that are remembered, so that none is done twice (mqtt page)."""
 STOPPING_TAKES_MS = 3_000
@@ -148,6 +163,8 @@ class _Turn:
         self.alerts: list[Alert] = []
         self.urgent_pumps: set[str] = set()
         """Pumps whose state must be on the card together with what was decided."""
+        self.ended: dict[str, list[str]] = {}
+        """Alerts of a pump that the limits of a new order no longer hold."""
         self.must_commit = False
         self.open_changed = False
         self.connected = False
@@ -184,7 +201,12 @@ class Engine:
         self._uptime_ms = 0
         """Of the last input."""
         self._pumps = {
-            pump.pump: WatchedPump(pump, _known(kept.get(f"pump/{pump.pump}"), PumpKept))
+            pump.pump: WatchedPump(
+                pump,
+                _known(kept.get(f"pump/{pump.pump}"), PumpKept),
+                # Not as if none had been accepted: an older one would be in force.
+                _decoded(kept.get(f"order/{pump.pump}"), PumpOrders),
+            )
             for pump in setup.pumps
         }
         self._gateway_inhibition = Inhibition(
@@ -199,14 +221,9 @@ class Engine:
         self._ports: dict[str, list[WatchedPump]] = {}
         for pump in self._pumps.values():
             self._ports.setdefault(pump.setup.port, []).append(pump)
+        self._on_line = {port: self._pumps_on_line(port) for port in self._ports}
         self._sessions: dict[str, Session] = {
-            port: setup.families[port].open_session(
-                [
-                    PumpOnLine(pump=pump.setup.pump, address=pump.setup.address, poll_ms=pump.setup.poll_ms)
-                    for pump in pumps
-                ]
-            )
-            for port, pumps in self._ports.items()
+            port: setup.families[port].open_session(pumps) for port, pumps in self._on_line.items()
         }
         self._speaker = projections.Speaker(home=setup.home, store=store, boot=setup.boot)
         self._lanes = {
@@ -288,6 +305,8 @@ class Engine:
                     self._stopping_since_t_ms = turn.t_ms
                     turn.must_commit = True
         self._timers(turn)
+        for pump in self._pumps.values():
+            self._follow_its_order(turn, pump)
         self._project(turn)
         return self._effects(turn)
 
@@ -320,11 +339,16 @@ class Engine:
         return turn
 
     def _take_new_orders(self, turn: _Turn) -> None:
-        """A file that holds another order than before is a new version (prescription page, 1.1, rule 8)."""
+        """A file that holds another order than before is a new version (prescription page, 1.1, rule 8).
+
+        What waits goes on waiting, for the new one too.
+        """
         for pump in self._pumps.values():
-            text = pump.setup.prescription_text
-            if pump.resumed is Resumed.WITH_A_NEW_ORDER and text is not None:
-                self._found(turn, pump, pump.monitor.revise(text, turn.instant))
+            file, waiting = pump.orders.in_force, pump.orders.waiting
+            if pump.resumed is Resumed.WITH_A_NEW_ORDER and file is not None and file.text:
+                self._found(turn, pump, pump.revise(file, turn.instant))
+            if waiting is not None and not pump.monitor.waits_for_programming:
+                self._found(turn, pump, pump.revise(waiting, turn.instant))
 
     def _first(self, turn: _Turn) -> None:
         """What there is to say once, at the start."""
@@ -358,7 +382,7 @@ class Engine:
             code="set_aside",
         )
         for pump in self._pumps.values():
-            missing = pump.setup.prescription is None
+            missing = pump.prescription is None
             self._about_pump(
                 turn,
                 pump,
@@ -605,7 +629,7 @@ class Engine:
                 case "absence":
                     self._absence(turn, place.pump, wire.decode(event.payload, wire.Absence))
                 case "order":
-                    self._order(turn, place.pump, wire.decode(event.payload, wire.Order))
+                    self._order(turn, place.pump, event)
                 case _:
                     self.ignored += 1
         except wire.WireError as error:
@@ -717,22 +741,138 @@ class Engine:
         )
         self._found(turn, pump, findings)
 
-    def _order(self, turn: _Turn, pump: str | None, order: wire.Order) -> None:
-        """Each time the same answer, and nothing done: no id need be remembered."""
-        if pump not in self._pumps:
+    def _order(self, turn: _Turn, token: str | None, event: BrokerMessage) -> None:
+        pump = self._pumps.get(token or "")
+        if pump is None or not event.payload:
+            # An empty payload clears the broker's copy, and nothing else.
             self.ignored += 1
             return
+        try:
+            order = wire.decode(event.payload, wire.Order)
+        except wire.WireError as error:
+            request = fingerprint_of(pump.setup.pump, event.payload)
+            if not self._judged_before(turn, pump, request, head(event.payload), event.retain):
+                judgement = judge_unreadable(event.payload, error)
+                self._refuse_order(turn, pump, request, head(event.payload), judgement)
+            return
+        request = fingerprint(pump.setup.pump, order)
+        about = OrderHead(id=order.id, version=order.version, sha256=order.sha256)
+        if self._judged_before(turn, pump, request, about, event.retain):
+            return
+        judgement = judge(order, pump.orders)
+        if judgement.outcome is Outcome.REFUSED:
+            self._refuse_order(turn, pump, request, about, judgement)
+        elif judgement.outcome is Outcome.ACCEPTED:
+            self._remember(request, None)
+            new = accepted(order, turn.instant, synced=turn.moment.synced)
+            findings = pump.revise(new, turn.instant)
+            pump.orders = msgspec.structs.replace(pump.orders, waiting=new)
+            self._found(turn, pump, findings)
+            turn.notes.append(f"order for {pump.setup.pump}: version {new.version} is accepted")
+
+    def _judged_before(
+        self, turn: _Turn, pump: WatchedPump, request: str, about: OrderHead | None, retained: bool
+    ) -> bool:
+        """Whether this very order was: then nothing is done.
+
+        What the broker has kept comes with each connection, and it keeps the answer too; whoever sends it
+        again is answered as before.
+        """
+        refused = pump.orders.refused
+        if request in self._answered:
+            before = self._answered[request]
+            reason = None if before is None else OrderReason(before)
+        elif refused is not None and refused.request == request:
+            reason = refused.reason
+        else:
+            return False
+        if not retained and about is not None:
+            self._answer_order(turn, pump, about, reason, "This order was answered before.")
+        return True
+
+    def _refuse_order(
+        self, turn: _Turn, pump: WatchedPump, request: str, about: OrderHead | None, judgement: Judgement
+    ) -> None:
+        assert judgement.reason is not None, "a refusal has a reason"
+        self._remember(request, judgement.reason)
+        pump.orders = msgspec.structs.replace(pump.orders, refused=Refusal(request, judgement.reason))
+        pump.orders_told = msgspec.structs.replace(pump.orders_told, refused=pump.orders.refused)
+        which = "An order" if about is None else f"Order version {about.version}"
+        holds = "No order is in force." if pump.prescription is None else "The order before it holds."
+        self._about_pump(
+            turn,
+            pump,
+            Kind.ORDER_REFUSED,
+            Verdict.PRESENT,
+            f"{which} was refused: {judgement.message} {holds}",
+        )
+        if about is not None:
+            self._answer_order(turn, pump, about, judgement.reason, judgement.message)
+        turn.notes.append(f"order for {pump.setup.pump}: {which} is refused ({judgement.reason})")
+
+    def _answer_order(
+        self, turn: _Turn, pump: WatchedPump, about: OrderHead, reason: OrderReason | None, message: str
+    ) -> None:
         turn.changes.append(
             OrderAnswered(
-                pump=pump,
-                id=order.id,
-                version=order.version,
-                sha256=order.sha256[:SHA256_LENGTH],
-                accepted=False,
-                reason="invalid",
-                message="This version of Dripwatch reads prescriptions from files only: not in force.",
+                pump=pump.setup.pump,
+                id=about.id,
+                version=about.version,
+                sha256=about.sha256[:SHA256_LENGTH],
+                reason=reason,
+                message=message,
+                orders=pump.orders,
             )
         )
+
+    def _follow_its_order(self, turn: _Turn, pump: WatchedPump) -> None:
+        """Once another order is in force, or waits: it is told, and the rest of the gateway goes by it."""
+        told = pump.follow()
+        if told is None:
+            return
+        token, now = pump.setup.pump, pump.orders
+        turn.urgent_pumps.add(token)
+        if pump.prescription is not None:
+            self._about_pump(turn, pump, Kind.NO_PRESCRIPTION, Verdict.ABSENT, "An order is in force.")
+        in_force_is_new = now.in_force != told.in_force
+        about = now.in_force if in_force_is_new else now.waiting
+        if about is None:
+            reason: OrderReason | None = OrderReason.INVALID
+            message = "The prescription's file was taken away, or is no valid one: no order is in force."
+        elif in_force_is_new:
+            reason, message = None, f"Version {about.version} is in force."
+        else:
+            reason, message = None, f"Version {about.version} waits until the pump is set to it."
+        turn.changes.append(
+            OrderAnswered(
+                pump=token,
+                id=None if about is None else about.id,
+                version=FILE_VERSION if about is None else about.version,
+                sha256="" if about is None else about.sha256,
+                reason=reason,
+                message=message,
+                orders=now,
+                ended=tuple(turn.ended.get(token, ())),
+            )
+        )
+        turn.notes.append(f"order for {token}: {message}")
+        self._read_as_often_as_ordered(turn, pump.setup.port)
+
+    def _read_as_often_as_ordered(self, turn: _Turn, port: str) -> None:
+        """An order may ask for more readings than the one before: then the dialogue begins anew."""
+        pumps = self._pumps_on_line(port)
+        if pumps == self._on_line[port]:
+            return
+        self._on_line[port] = pumps
+        self._sessions[port] = self.setup.families[port].open_session(pumps)
+        if self._ports[port][0].port_open:
+            self._sessions[port].opened(turn.t_ms)
+
+    def _pumps_on_line(self, port: str) -> list[PumpOnLine]:
+        return [
+            PumpOnLine(pump=pump.setup.pump, address=pump.setup.address, poll_ms=pump.poll_ms)
+            for pump in self._ports[port]
+        ]
 
     def _answered_before(self, turn: _Turn, request: str) -> bool:
         if request not in self._answered:
@@ -742,6 +882,9 @@ class Engine:
 
     def _answer(self, turn: _Turn, request: str, reason: str | None) -> None:
         turn.changes.append(Answered(id=request, reason=reason))
+        self._remember(request, reason)
+
+    def _remember(self, request: str, reason: str | None) -> None:
         self._answered[request] = reason
         while len(self._answered) > IDS_KEPT:
             forgotten, _ = self._answered.popitem(last=False)
@@ -780,7 +923,16 @@ class Engine:
         if not findings:
             return
         turn.urgent_pumps.add(pump.setup.pump)
-        self._decide(turn, pump.setup.pump, pump.urgency, pump.respond_within_s, pump.inhibition, findings)
+        pump.inhibition.urgency = pump.urgency
+        self._decide(
+            turn,
+            pump.setup.pump,
+            pump.urgency,
+            pump.respond_within_s,
+            pump.inhibition,
+            findings,
+            ended_by_order=pump.monitor.take_ended_by_order(),
+        )
 
     def _decide(
         self,
@@ -790,8 +942,14 @@ class Engine:
         respond_within_s: Mapping[Priority, int],
         inhibition: Inhibition,
         findings: Iterable[Finding],
+        *,
+        ended_by_order: Collection[Condition] = (),
     ) -> None:
         for transition in inhibition.apply(findings):
+            condition = (transition.finding.kind, transition.finding.code)
+            if transition.phase is Phase.END and condition in ended_by_order:
+                self._latch(turn, pump, condition)
+                continue
             if transition.priority is Priority.INFO:
                 if transition.phase is Phase.START:
                     turn.changes.append(EventHappened(pump=pump, finding=transition.finding))
@@ -799,6 +957,17 @@ class Engine:
             alert = self.book.condition(pump, urgency, respond_within_s, transition, turn.when)
             if alert is not None:
                 self._alerts_changed(turn, [alert])
+
+    def _latch(self, turn: _Turn, pump: str, condition: Condition) -> None:
+        """New limits no longer hold it: somebody must have seen it all the same (MQTT page, ``ended``)."""
+        only = {
+            alert.alert_id
+            for alert in self.book.open.values()
+            if (alert.pump, (alert.kind, alert.code)) == (pump, condition)
+        }
+        latched = self.book.withdraw(pump, turn.when, only=only)
+        turn.ended.setdefault(pump, []).extend(alert.alert_id for alert in latched)
+        self._alerts_changed(turn, latched)
 
     def _about_pump(self, turn: _Turn, pump: WatchedPump, kind: Kind, verdict: Verdict, message: str) -> None:
         """A condition of the monitoring of one pump, which the engine itself sees."""
@@ -842,6 +1011,7 @@ class Engine:
             message=message,
         )
         turn.urgent_pumps.add(GATEWAY)
+        self._gateway_inhibition.urgency = urgency
         within_s = respond_within_s(urgency)
         self._decide(turn, GATEWAY, urgency, within_s, self._gateway_inhibition, (finding,))
 
@@ -926,8 +1096,12 @@ class Engine:
                     self._lanes[LaneName.ALERTS].put(speaker.event(change, turn.t_ms, synced))
                 case Answered():
                     self._lanes[LaneName.ALERTS].put(speaker.answer(change, turn.t_ms, utc_ms, synced))
-                case OrderAnswered():
-                    self._lanes[LaneName.ALERTS].put(speaker.order(change, turn.t_ms, utc_ms, synced))
+                case OrderAnswered(pump=token):
+                    draft = speaker.order(change, turn.t_ms, utc_ms, synced)
+                    # The broker keeps the last one: it must be the newest.
+                    self._lanes[LaneName.ALERTS].forget(draft.key)
+                    self._lanes[LaneName.ALERTS].put(draft)
+                    self._lanes[LaneName.ALERTS].keep_newest(speaker.order_keys(token), ANSWERS_WAITING_MAX)
                 case PointTaken():
                     pump = self._pumps[change.pump]
                     pump.points.append(projections.point(change))
@@ -1059,6 +1233,11 @@ class Engine:
             (f"pump/{token}", pump.kept())
             for token, pump in self._pumps.items()
             if periodic or token in turn.urgent_pumps
+        )
+        kept.extend(
+            (f"order/{token}", msgspec.msgpack.encode(pump.orders))
+            for token, pump in self._pumps.items()
+            if token in turn.urgent_pumps
         )
         changed = tuple((name, data) for name, data in kept if self._handed_over.get(name) != data)
         self._handed_over.update(changed)

@@ -250,6 +250,12 @@ class Lane:
         if key in self._place_of:
             self._drop(bisect_left(self._places, self._place_of[key]))
 
+    def keep_newest(self, beginning: str, count: int) -> None:
+        """Of the drafts that wait under keys with this beginning, drop all but the newest."""
+        places = sorted(place for key, place in self._place_of.items() if key.startswith(beginning))
+        for place in places[: max(0, len(places) - count)]:
+            self._drop(bisect_left(self._places, place))
+
     def number(self, t_ms: int, *, may_leave: bool = True) -> list[Message]:
         """Give numbers to the oldest drafts, as far as there is room; returns the new messages.
 

@@ -23,6 +23,7 @@ from gateway.changes import Answered, EventHappened, OrderAnswered, PointTaken
 from gateway.core.monitor import DeliveryStatus
 from gateway.core.timeline import Moment
 from gateway.lanes import Draft
+from gateway.orders import KnownOrder
 
 CLOSED_EXPIRY_S = 7 * 24 * 3600
 """How long the broker keeps a closed alert (mqtt page)."""
@@ -187,22 +188,39 @@ class Speaker(Struct, frozen=True, kw_only=True):
             made_t_ms=t_ms,
         )
 
+    def order_keys(self, pump: str) -> str:
+        """With what the keys of all answers to orders for a pump begin."""
+        return f"order/{pump}/"
+
     def order(self, answered: OrderAnswered, t_ms: int, utc_ms: int, synced: bool) -> Draft:
-        """What became of an order."""
+        """What became of an order.
+
+        Two orders as long as they may be can be more than a message may hold, if nearly every character of
+        theirs is doubled in JSON. Then the text of the one in force is empty: its version and hash say which
+        it is, and it has been told before.
+        """
+        answer = wire.OrderAnswer(
+            **self._numbered_later(Lane.ALERTS, utc_ms, synced),
+            id=answered.id,
+            version=answered.version,
+            sha256=answered.sha256,
+            accepted=answered.reason is None,
+            reason=answered.reason,
+            message=answered.message,
+            in_force=_order(answered.orders.in_force),
+            waiting=_order(answered.orders.waiting),
+            ended=answered.ended,
+        )
+        try:
+            payload = wire.encode(answer)
+        except wire.WireError:
+            assert answer.in_force is not None, "one order alone is short enough"
+            in_force = msgspec.structs.replace(answer.in_force, prescription="")
+            payload = wire.encode(msgspec.structs.replace(answer, in_force=in_force))
         return Draft(
-            key=f"order/{answered.pump}/{answered.id}",
+            key=f"{self.order_keys(answered.pump)}{answered.id}",
             topic=wire.up(self.home, "order", pump=answered.pump),
-            payload=wire.encode(
-                wire.OrderAnswer(
-                    **self._numbered_later(Lane.ALERTS, utc_ms, synced),
-                    id=answered.id,
-                    version=answered.version,
-                    sha256=answered.sha256,
-                    accepted=answered.accepted,
-                    reason=answered.reason,
-                    message=answered.message,
-                )
-            ),
+            payload=payload,
             made_t_ms=t_ms,
             retain=True,
         )
@@ -382,6 +400,12 @@ class Speaker(Struct, frozen=True, kw_only=True):
 
 def _clock(synced: bool) -> wire.Clock:
     return wire.Clock.SYNCED if synced else wire.Clock.UNSYNCED
+
+
+def _order(known: KnownOrder | None) -> wire.OrderInForce | None:
+    if known is None:
+        return None
+    return wire.OrderInForce(version=known.version, sha256=known.sha256, prescription=known.text)
 
 
 def _at(utc_ms: int | None) -> wire.UtcTime | None:

@@ -8,14 +8,16 @@ import msgspec
 from msgspec import Struct
 
 from alerts.catalogue import respond_within_s
-from alerts.condition import Kind, Priority, Urgency
+from alerts.condition import Finding, Kind, Priority, Urgency
 from alerts.inhibition import Inhibition, InhibitionState
 from drivers.reading import Reading
 from gateway import absences, projections
 from gateway.absences import Absences
 from gateway.core.monitor import DeliveryStatus, DeliveryVerdict, Monitor
+from gateway.core.order import OrderError, parse_order
 from gateway.core.prescription import Prescription
 from gateway.core.timeline import GapKind, Instant
+from gateway.orders import FILE_VERSION, KnownOrder, PumpOrders, at_start
 
 SILENT_AFTER_POLLS = 3
 SILENT_AFTER_MIN_MS = 10_000
@@ -38,19 +40,30 @@ class PumpSetup(Struct, frozen=True, kw_only=True):
     port: str
     address: int | None
     poll_ms: int
+    """As configured; an order may ask for less between two readings."""
     origin: str
     driver_status: str
     serial_number: str | None
     prescription: Prescription | None
+    """That of the file, if one was given: version 0 of the order."""
     prescription_text: str | None
     """What ``prescription`` was read from; ``None`` without one."""
     prescription_sha256: str | None
+
+    @property
+    def file(self) -> KnownOrder | None:
+        """The prescription that was given as a file."""
+        if self.prescription is None or self.prescription_sha256 is None:
+            return None
+        text = self.prescription_text or ""
+        return KnownOrder(version=FILE_VERSION, sha256=self.prescription_sha256, text=text)
 
 
 class PumpKept(Struct, frozen=True, kw_only=True):
     """What is kept of a pump over a restart."""
 
     prescription_sha256: str | None
+    """Of the order in force."""
     monitor: bytes
     inhibition: InhibitionState
     urgency: Urgency
@@ -74,9 +87,12 @@ class Resumed(StrEnum):
 class WatchedPump:
     """All that the engine holds of one pump. Only the engine touches it."""
 
-    def __init__(self, setup: PumpSetup, kept: PumpKept | None) -> None:
+    def __init__(self, setup: PumpSetup, kept: PumpKept | None, orders: PumpOrders | None) -> None:
         self.setup = setup
-        self.monitor, self.inhibition, self.resumed = _resume(setup, kept)
+        self.orders_told = orders or PumpOrders()
+        """As the newest answer on the order's topic tells them."""
+        self.orders = at_start(self.orders_told, setup.file)
+        self.monitor, self.inhibition, self.resumed = _resume(setup, self.orders.in_force, kept)
         self.reading: Reading | None = None
         self.heard_uptime_ms: int | None = None
         self.port_open = False
@@ -110,15 +126,26 @@ class WatchedPump:
         return self.adopted_serial or self.setup.serial_number
 
     @property
+    def prescription(self) -> Prescription | None:
+        """The order in force."""
+        return self.monitor.prescription
+
+    @property
+    def poll_ms(self) -> int:
+        """How often it is to be read: as configured, or more often if the order asks for it."""
+        prescription = self.prescription
+        at_most_ms = self.setup.poll_ms if prescription is None else prescription.poll_at_most_ms
+        return min(self.setup.poll_ms, at_most_ms)
+
+    @property
     def urgency(self) -> Urgency:
         """What is at stake; without an order, the middle of the table."""
-        prescription = self.setup.prescription
-        return prescription.urgency if prescription else Urgency.TIMED
+        return _urgency(self.prescription)
 
     @property
     def respond_within_s(self) -> dict[Priority, int]:
         """How soon somebody must have acknowledged."""
-        prescription = self.setup.prescription
+        prescription = self.prescription
         if prescription is None:
             return respond_within_s(self.urgency)
         return {priority: ms // 1000 for priority, ms in prescription.respond_within_ms.items()}
@@ -131,7 +158,7 @@ class WatchedPump:
         """``up``, ``down``, ``silent`` or ``garbled`` (mqtt page, ``beat``)."""
         if not self.port_open:
             return "down"
-        silent_after_ms = max(SILENT_AFTER_POLLS * self.setup.poll_ms, SILENT_AFTER_MIN_MS)
+        silent_after_ms = max(SILENT_AFTER_POLLS * self.poll_ms, SILENT_AFTER_MIN_MS)
         if self.heard_uptime_ms is not None and uptime_ms - self.heard_uptime_ms <= silent_after_ms:
             return "up"
         return "garbled" if self.garbled_since_uptime_ms is not None else "silent"
@@ -164,8 +191,34 @@ class WatchedPump:
             self.absences = absences.moved(self.absences, unseen_ms)
         if instant.gap in (GapKind.RESTART_UNKNOWN, GapKind.RESTART_RESOLVED):
             self.gap_before_next_reading = instant.gap
-        if instant.gap is GapKind.RESTART_RESOLVED and self.setup.prescription is not None:
-            self.timers_wait_until_t_ms = instant.t_ms + self.setup.prescription.limits.no_data_after_ms
+        if instant.gap is GapKind.RESTART_RESOLVED and self.prescription is not None:
+            self.timers_wait_until_t_ms = instant.t_ms + self.prescription.limits.no_data_after_ms
+
+    def revise(self, order: KnownOrder, instant: Instant) -> tuple[Finding, ...]:
+        """Take a new version of the order: what has changed by that. ``follow`` says whether it is in force.
+
+        Raises OrderError, and changes nothing, if its text is no prescription.
+        """
+        # Times that wait until the pump has been heard again do not run out by this.
+        in_time = instant.t_ms >= self.timers_wait_until_t_ms
+        passed = self.monitor.step(instant, None) if in_time else ()
+        return (
+            *passed,
+            *self.monitor.revise(
+                order.text,
+                instant,
+                on_programming=order.on_programming,
+                effective_by_utc_ms=order.effective_by_utc_ms,
+            ),
+        )
+
+    def follow(self) -> PumpOrders | None:
+        """What the newest answer told of the orders, if others hold now; what holds counts as told then."""
+        if self.orders.waiting is not None and not self.monitor.waits_for_programming:
+            self.orders = self.orders.with_force_taken()
+        told, self.orders_told = self.orders_told, self.orders
+        as_told = (told.in_force, told.waiting) == (self.orders.in_force, self.orders.waiting)
+        return None if as_told else told
 
     def next_wake_t_ms(self) -> int | None:
         """When a timer of the watch over this pump is up."""
@@ -180,7 +233,7 @@ class WatchedPump:
         """What must be found again after a restart."""
         return msgspec.msgpack.encode(
             PumpKept(
-                prescription_sha256=self.setup.prescription_sha256,
+                prescription_sha256=self.orders.in_force.sha256 if self.orders.in_force else None,
                 monitor=self.monitor.snapshot(),
                 inhibition=self.inhibition.state,
                 urgency=self.urgency,
@@ -193,18 +246,37 @@ class WatchedPump:
         )
 
 
-def _resume(setup: PumpSetup, kept: PumpKept | None) -> tuple[Monitor, Inhibition, Resumed]:
+def _urgency(prescription: Prescription | None) -> Urgency:
+    return prescription.urgency if prescription else Urgency.TIMED
+
+
+def _prescription(setup: PumpSetup, order: KnownOrder | None) -> Prescription | None:
+    """The order that is to be in force; ``None`` also if it was accepted by another version of Dripwatch, and
+    this one cannot read it.
+    """
+    if order is None or order.is_file:
+        return setup.prescription
+    try:
+        return parse_order(order.text)
+    except OrderError:
+        return None
+
+
+def _resume(
+    setup: PumpSetup, order: KnownOrder | None, kept: PumpKept | None
+) -> tuple[Monitor, Inhibition, Resumed]:
     """The watch over a pump as it was left, or a new one; and which of them.
 
     It begins anew where the prescription has been taken away, and where what was remembered was written by
     another version: then the infusion is joined as one that is found running.
     """
-    urgency = setup.prescription.urgency if setup.prescription else Urgency.TIMED
+    prescription = _prescription(setup, order)
+    urgency = _urgency(prescription)
     if kept is not None:
-        same = kept.prescription_sha256 == setup.prescription_sha256
+        same = kept.prescription_sha256 == (None if order is None else order.sha256)
         try:
             monitor = Monitor.restore(
-                setup.pump, setup.prescription if same else None, kept.monitor, poll_ms=setup.poll_ms
+                setup.pump, prescription if same else None, kept.monitor, poll_ms=setup.poll_ms
             )
         except ValueError:
             pass
@@ -212,11 +284,10 @@ def _resume(setup: PumpSetup, kept: PumpKept | None) -> tuple[Monitor, Inhibitio
             old_is_known = kept.prescription_sha256 is None or monitor.prescription is not None
             if same:
                 return monitor, Inhibition(urgency, kept.inhibition), Resumed.AS_LEFT
-            if setup.prescription is not None and old_is_known:
+            if prescription is not None and old_is_known:
                 return monitor, Inhibition(urgency, kept.inhibition), Resumed.WITH_A_NEW_ORDER
     known = kept.inhibition.open if kept is not None else ()
     still_seen = InhibitionState(open=tuple(one for one in known if one.kind in SEEN_BY_THE_ENGINE))
-    monitor = Monitor(
-        setup.pump, setup.prescription, poll_ms=setup.poll_ms, order_text=setup.prescription_text
-    )
+    text = order.text if order is not None and prescription is not None else ""
+    monitor = Monitor(setup.pump, prescription, poll_ms=setup.poll_ms, order_text=text or None)
     return monitor, Inhibition(urgency, still_seen), Resumed.ANEW

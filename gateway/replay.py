@@ -153,7 +153,7 @@ class _Player:
             before = monitor.prescription
             findings = monitor.step(instant, reading)
             if monitor.prescription is not before:
-                self._inhibition = Inhibition(_urgency(monitor), self._inhibition.state)
+                self._inhibition.urgency = _urgency(monitor)
             if findings:
                 yield from self._told(findings)
             minute = instant.utc_ms // _STATE_EVERY_MS
@@ -192,7 +192,7 @@ class _Player:
                 effective_by_utc_ms=revision.effective_by_utc_ms,
             ),
         )
-        self._inhibition = Inhibition(_urgency(monitor), self._inhibition.state)
+        self._inhibition.urgency = _urgency(monitor)
         yield from self._told(findings)
 
     def _told(self, findings: Iterable[Finding]) -> Iterator[Event]:

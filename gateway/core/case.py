@@ -31,8 +31,9 @@ class Case:
         """The least volume in mL with which an occurrence counts as given (section 1.1, rule 4)."""
         self.memory = memory
         self.findings = findings
-        ordered_poll_ms = prescription.pump.poll_ms
-        self.poll_ms = ordered_poll_ms if poll_ms is None else min(ordered_poll_ms, poll_ms)
+        self.poll_ms = (
+            prescription.pump.poll_ms if poll_ms is None else min(prescription.poll_at_most_ms, poll_ms)
+        )
         self.least_whole_ml = (
             1 - prescription.limits.tolerance
         ) * self.course.volume_ml - prescription.pump.counter_ml

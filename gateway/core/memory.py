@@ -154,6 +154,11 @@ class Findings:
         """The kinds that are held to be present, whatever their codes."""
         return {key.partition("|")[0] for key in self._memory.present}
 
+    def present_conditions(self) -> set[tuple[Kind, str | None]]:
+        """All that is held to be present: kind and code."""
+        parted = (key.partition("|") for key in self._memory.present)
+        return {(Kind(kind), code if bar else None) for kind, bar, code in parted}
+
     def present_codes(self, kind: Kind) -> list[str]:
         """The codes with which a kind is present."""
         beginning = f"{kind}|"

@@ -99,6 +99,10 @@ class DeliveryStatus(Struct, frozen=True, kw_only=True):
     """Of the 95 % interval."""
 
 
+Condition = tuple[Kind, str | None]
+"""A kind, and the pump's code where there is one."""
+
+
 class _Snapshot(Struct, array_like=True):
     version: int
     memory: Memory
@@ -133,6 +137,7 @@ class Monitor:
         self._findings = Findings(memory)
         self._watch: Watch | None = None
         self._waiting: Case | None = None
+        self._ended_by_order: set[Condition] = set()
         self.bounds: Bounds | None = None
         """Within these a reading brings no news."""
         if prescription is not None:
@@ -212,6 +217,19 @@ class Monitor:
     def is_interrupted(self) -> bool:
         """Whether the pump stands within an occurrence, by its last reading."""
         return self.memory.doing is Doing.INTERRUPTED
+
+    @property
+    def waits_for_programming(self) -> bool:
+        """Whether a version of the order waits until the pump is set to it."""
+        return self._waiting is not None
+
+    def take_ended_by_order(self) -> frozenset[Condition]:
+        """What was present, and is not so by the limits of a version that has taken force since this was last
+        asked: nobody has examined it, and nothing says that it is over.
+        """
+        ended = frozenset(self._ended_by_order)
+        self._ended_by_order.clear()
+        return ended
 
     def next_wake_t_ms(self) -> int | None:
         """When a timer is up if nothing is heard before; ``None`` if none runs."""
@@ -332,7 +350,9 @@ class Monitor:
             words = revision.first_words(self._watch.case)
             self._findings.present(Kind.ORDER_CHANGED, t_ms, words)
         else:
+            before = self._findings.present_conditions()
             revision.take_force(old.case, self._watch, t_ms)
+            self._ended_by_order |= before - self._findings.present_conditions()
 
     def _take_time(self, instant: Instant) -> None:
         memory = self.memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import reduce
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from gateway.store import Store
 BEGINNING_UTC_MS = 1_795_435_200_000
 """2026-11-23T12:00:00Z."""
 HOME = "h-1"
+POLL_MS = 1_000
 
 ORDER = """\
 format = "infusion-prescription/1"
@@ -115,13 +117,13 @@ class Home:
                         pump=pump,
                         port=f"port-{pump}",
                         address=None,
-                        poll_ms=1_000,
+                        poll_ms=POLL_MS,
                         origin="test",
                         driver_status="experimental",
                         serial_number=self.serial_number,
                         prescription=prescription,
                         prescription_text=self.order,
-                        prescription_sha256=str(hash(self.order)) if self.order is not None else None,
+                        prescription_sha256=sha256(self.order.encode()).hexdigest() if self.order else None,
                     )
                     for pump in self.pumps
                 ),

@@ -17,6 +17,7 @@ from gateway import projections
 from gateway.changes import Answered, EventHappened, OrderAnswered, PointTaken
 from gateway.core.monitor import DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import Moment
+from gateway.orders import OrderReason, PumpOrders
 from gateway.projections import CLOSED_EXPIRY_S, HISTORICAL_AFTER_MS, Point, Speaker
 
 SPEAKER = Speaker(home="h-1", store="s-1", boot="b-1")
@@ -71,7 +72,13 @@ DRAFTS = {
     "answer": SPEAKER.answer(Answered(id="i-1", reason=None), 0, NOW_UTC_MS, True),
     "order": SPEAKER.order(
         OrderAnswered(
-            pump="p1", id="i-1", version=1, sha256="x", accepted=False, reason="invalid", message="No."
+            pump="p1",
+            id="i-1",
+            version=1,
+            sha256="x",
+            reason=OrderReason.INVALID,
+            message="No.",
+            orders=PumpOrders(),
         ),
         0,
         NOW_UTC_MS,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
@@ -65,7 +66,8 @@ class World:
         self.random = random.Random(seed)
         self.device = Device("alaris", load_scenario(scenario))
         start = wire.iso_utc(BEGINNING_UTC_MS).replace("Z", "+00:00")
-        self.prescription = parse_order(prescription_starting(self.device.scenario.prescription_text, start))
+        self.order = prescription_starting(self.device.scenario.prescription_text, start)
+        self.prescription = parse_order(self.order)
         self.card = folder / "dripwatch.sqlite"
         self.card_ms = card_ms
         self._events: list[tuple[int, int, Callable[[], None]]] = []
@@ -160,8 +162,8 @@ class Home:
                         driver_status="experimental",
                         serial_number=None,
                         prescription=world.prescription,
-                        prescription_text=None,
-                        prescription_sha256="the-one-order",
+                        prescription_text=world.order,
+                        prescription_sha256=sha256(world.order.encode()).hexdigest(),
                     ),
                 ),
                 families={PORT: families.find("alaris")},
