@@ -127,12 +127,12 @@ class MqttClient:
         *,
         client_id: str,
         username: str | None,
-        will: Message | None,
+        will: Callable[[], Message] | None,
         subscriptions: Sequence[tuple[str, int]],
         session_expiry_s: int,
         deliver: Callable[[BrokerEvent], None],
     ) -> None:
-        """``subscriptions``: filters and QoS.
+        """``subscriptions``: filters and QoS. ``will`` is asked at each connection, from another thread.
 
         ``deliver`` is called from other threads; it may neither wait long nor raise.
         """
@@ -243,7 +243,7 @@ class MqttClient:
             password = None if config.password_file is None else _password(config.password_file)
             client.username_pw_set(self._username, password)
         if self._will is not None:
-            will = self._will
+            will = self._will()
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         return client
 

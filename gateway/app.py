@@ -117,7 +117,7 @@ def compose(
             config.mqtt,
             client_id=f"dw-{config.home}",
             username=config.home,
-            will=engine.last_will(clock.moment()),
+            will=lambda: engine.last_will(clock.moment()),
             subscriptions=((wire.down(config.home, "#"), 1),),
             session_expiry_s=SESSION_EXPIRY_S,
             deliver=deliver,

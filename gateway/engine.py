@@ -89,7 +89,6 @@ SIGN_OF_LIFE_EVERY_MS = 50_000
 SIGN_OF_LIFE_ALONG_AFTER_MS = 25_000
 """A commit that comes so long after the last such takes it along: one sync in the place of two."""
 TELEMETRY_EVERY_MS = 30_000
-TELEMETRY_POINTS_MAX = 100
 UNDATED_POINTS_WAIT_MS = 3_600_000
 """So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
 GARBLED_FOR_MS = 30_000
@@ -257,6 +256,7 @@ class Engine:
         self._overloaded_now = self._gateway_has(Kind.OVERLOADED)
         self._thrown_out_t_ms: int | None = None
         self._batches_dropped = 0
+        self._points_max = projections.points_that_fit(None)
         self.ignored = 0
         """How many messages to the home were passed over: retained, unreadable, or not for this gateway."""
         self._stopping_since_t_ms: int | None = None
@@ -520,6 +520,7 @@ class Engine:
                 self._tokens.clear()
                 self._broker_answers.connected()
                 self._closed_topics.connected()
+                self._points_max = projections.points_that_fit(event.maximum_packet_size)
                 for lane in self._lanes.values():
                     lane.connected(turn.t_ms)
                 self._next_beat_t_ms = turn.t_ms
@@ -1133,13 +1134,13 @@ class Engine:
         ready = self._points_that_may_leave(turn, pump)
         if not ready or pump.points_since_t_ms is None:
             return
-        if not gather and len(ready) < TELEMETRY_POINTS_MAX:
+        if not gather and len(ready) < self._points_max:
             return
         pump.points_since_t_ms = turn.t_ms
         while ready:
-            batch, ready = ready[:TELEMETRY_POINTS_MAX], ready[TELEMETRY_POINTS_MAX:]
+            batch, ready = ready[: self._points_max], ready[self._points_max :]
             leaves_now = self._connected and lane.has_room
-            grows = not leaves_now and len(batch) < TELEMETRY_POINTS_MAX
+            grows = not leaves_now and len(batch) < self._points_max
             lane.put(
                 self._speaker.telemetry(
                     pump.setup.pump, pump.batch, batch, turn.moment, made_t_ms=batch[0].t_ms
@@ -1340,7 +1341,10 @@ class Engine:
         return given_up or not self._commits_under_way
 
     def last_will(self, moment: Moment) -> Message:
-        """What the broker is to say when the gateway is lost; its ``time`` is that of connecting."""
+        """What the broker is to say when the gateway is lost; its ``time`` is that of connecting.
+
+        May be asked from another thread: it looks at nothing that changes.
+        """
         return self._speaker.status(
             moment.utc_ms, moment.synced, online=False, version=self.setup.version, pumps=tuple(self._pumps)
         )

@@ -28,6 +28,10 @@ from gateway.orders import KnownOrder
 CLOSED_EXPIRY_S = 7 * 24 * 3600
 """How long the broker keeps a closed alert (mqtt page)."""
 HISTORICAL_AFTER_MS = 60_000
+TELEMETRY_POINTS_MAX = 100
+_POINT_BYTES_MAX = 200
+_BATCH_BYTES_MAX = 600
+"""Of a batch without its points: topic, header and the fields that every message has."""
 _NO_NUMBER_YET = 0
 
 
@@ -48,6 +52,13 @@ def uptime_ms(moment: Moment) -> int:
     """The machine's own clock, which every moment of a running gateway has."""
     assert moment.monotonic_ms is not None, "only recordings lack the machine's own clock"
     return moment.monotonic_ms
+
+
+def points_that_fit(packet_bytes_max: int | None) -> int:
+    """How many points a batch may have, so that the broker takes it (its Maximum Packet Size)."""
+    if packet_bytes_max is None:
+        return TELEMETRY_POINTS_MAX
+    return max(1, min(TELEMETRY_POINTS_MAX, (packet_bytes_max - _BATCH_BYTES_MAX) // _POINT_BYTES_MAX))
 
 
 def point(taken: PointTaken) -> Point:

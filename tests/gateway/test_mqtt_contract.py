@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from alerts.mqtt import BrokerConnected
 from alerts.sink import Lane
 from gateway.broker_answers import BrokerAnswers
 from gateway.effects import Send
-from tests.gateway.home import Home
+from gateway.inputs import FromBroker, Tick
+from tests.gateway.home import ORDER, Home
 
 IDLE = "state=idle rate_ml_h=0 volume_ml=0 alarms="
 OCCLUDED = "state=alarm rate_ml_h=60 volume_ml=0 alarms=occlusion_downstream"
@@ -191,3 +193,168 @@ def test_by_mqtt_5_the_broker_lets_a_closed_alert_expire_and_nothing_is_cleared(
     assert {m.expiry_s for m in home.messages("alert") if b'"closed"' not in m.payload} == {None}
     later(home, 8 * DAY_S)
     assert cleared(home) == []
+
+
+# -- who says what, and when ------------------------------------------------------------------------------
+
+
+def words(sends: list[Send]) -> list[str]:
+    return [send.message.topic.split("/up/")[1].split("/alert/")[0] for send in sends]
+
+
+def test_a_connection_begins_with_who_is_here_then_what_has_no_receipt_alerts_first_then_how_it_is_now(home):
+    for _ in range(65):
+        home.hear(IDLE)
+        home.wait(1)
+    home.lose_broker()
+    home.wait(20)
+    home.forget()
+    home.connect()
+    kinds = [(words([send]).pop(), send.message.lane) for send in home.sends]
+    lanes = [lane for _, lane in kinds if lane is not None]
+    assert lanes == sorted(lanes), "alerts before telemetry"
+    assert {Lane.ALERTS, Lane.TELEMETRY} == set(lanes)
+    assert [word for word, lane in kinds if lane is None] == ["status", "open", "pump/p1/state", "beat"]
+    assert kinds[0] == ("status", None)
+    assert [lane for _, lane in kinds[1 : 1 + len(lanes)]] == lanes, "what is owed comes before the rest"
+
+
+def test_the_status_says_who_is_here_and_the_last_will_that_nobody_is_any_more(home):
+    (here,) = home.said("status")
+    will = home.engine.last_will(home.moment)
+    gone = json.loads(will.payload)
+    assert (will.retain, will.qos) == (True, 1)
+    assert (here["online"], gone["online"]) == (True, False)
+    for status in (here, gone):
+        assert (status["pumps"], status["store"], status["boot"]) == (["p1"], home.engine.store, "b-1")
+        assert status["version"]
+
+
+def test_the_open_list_comes_on_connecting_and_on_change_and_not_else(home):
+    assert [message.retain for message in home.messages("open")] == [True] * len(home.messages("open"))
+    home.forget()
+    home.wait(120)
+    assert home.said("open") == []
+    home.hear(OCCLUDED)
+    home.wait(120)
+    assert len(home.said("open")) == 1
+
+
+def test_nothing_is_said_while_there_is_no_connection_and_no_beat_is_made_up_for(home):
+    home.lose_broker()
+    home.forget()
+    home.wait(600)
+    assert home.sends == []
+    home.connect()
+    assert len(home.said("beat")) == 1
+
+
+def test_a_watch_holds_for_thirty_seconds(home):
+    def states_in(seconds: int) -> int:
+        home.forget()
+        for _ in range(seconds):
+            home.hear(IDLE)
+            home.wait(1)
+        return len(home.said("state"))
+
+    states_in(60)
+    home.tell("watch", id="w-1")
+    assert states_in(35) == 3
+    assert states_in(30) == 0
+
+
+def test_what_this_version_does_not_know_of_a_message_is_passed_over(home):
+    alert = home.alert("no_prescription")
+    home.tell("ack", id="i-1", alert_id=alert["alert_id"], rev=1, role="nurse", tomorrow={"more": [1]})
+    assert home.answers() == [("i-1", None)]
+    ignored = home.engine.ignored
+    home.tell("tomorrow", id="i-2")
+    assert home.engine.ignored == ignored + 1
+
+
+@pytest.mark.parametrize(
+    ("how", "fields", "answer"),
+    [
+        ("as it was seen", {}, None),
+        ("an older revision than the last that sounded", {"rev": 0}, "stale_rev"),
+        ("of nobody", {"alert_id": "a-s-other-1"}, "unknown_alert"),
+        ("longer ago than it may be", {"time": "2026-11-23T10:00:00.000Z"}, "too_old"),
+        ("more than a minute ahead", {"time": "2026-11-23T13:00:00.000Z"}, "too_old"),
+        ("adopts what is no pump", {"adopt": True}, "not_allowed"),
+    ],
+)
+def test_every_acknowledgement_is_answered_with_what_became_of_it(home, how, fields, answer):
+    alert = home.alert("no_prescription")
+    home.tell("ack", **{"id": "i-1", "alert_id": alert["alert_id"], "rev": 1, "role": "nurse", **fields})
+    assert home.answers() == [("i-1", answer)], how
+    assert (home.alert("no_prescription")["state"] == "acknowledged") == (answer is None)
+
+
+@pytest.mark.parametrize("year", ["1970", "2026", "2030"])
+def test_while_the_gateways_clock_is_not_set_the_revision_alone_decides(home, year):
+    time = f"{year}-01-01T00:00:10.000Z"
+    home.synced, home.clock_error_ms = False, -1_000_000_000_000
+    alert = home.alert("no_prescription")
+    home.tell("ack", id="i-1", alert_id=alert["alert_id"], rev=0, role="nurse", time=time)
+    home.tell("ack", id="i-2", alert_id=alert["alert_id"], rev=1, role="nurse", time=time)
+    assert home.answers() == [("i-1", "stale_rev"), ("i-2", None)]
+
+
+def test_an_acknowledgement_out_of_the_brokers_queue_does_nothing_to_what_came_after_it(home):
+    """It was sent for the first telling, and arrives after the alert has sounded again."""
+    alert = home.alert("no_prescription")
+    home.wait(alert["respond_within_s"] + 1)
+    assert home.told("no_prescription")[-1] == (2, "active", "escalated")
+    home.tell("ack", id="i-1", alert_id=alert["alert_id"], rev=1, role="nurse")
+    assert home.answers() == [("i-1", "stale_rev")]
+    home.tell("ack", id="i-2", alert_id=alert["alert_id"], rev=2, role="nurse")
+    assert home.answers()[-1] == ("i-2", None)
+
+
+def test_a_closed_alert_is_answered_as_closed_and_its_id_never_comes_again(tmp_path):
+    home = Home(tmp_path)
+    closed_alert(home)
+    gone = home.alert("occlusion")
+    home.tell("ack", id="i-2", alert_id=gone["alert_id"], rev=gone["rev"], role="nurse")
+    assert home.answers()[-1] == ("i-2", "closed")
+    home.stop()
+    home.start()
+    home.connect()
+    home.plug_in()
+    home.hear(OCCLUDED)
+    assert home.alert("occlusion")["alert_id"] != gone["alert_id"]
+    assert home.told("occlusion")[-1] == (1, "active", "first")
+
+
+def test_alerts_about_the_gateway_are_as_urgent_as_its_most_urgent_pump(tmp_path):
+    vital = ORDER.replace("[limits]", '[response]\nurgency = "vital"\n[limits]')
+    for order, priority, within_s in [(ORDER, "medium", 1_800), (vital, "high", 180)]:
+        (tmp_path / priority).mkdir()
+        home = Home(tmp_path / priority, order=order)
+        home.connect()
+        home.put(Tick, inbox_losses=7)
+        alert = home.alert("overloaded")
+        assert (alert["pump"], alert["priority"], alert["respond_within_s"]) == (
+            "gateway",
+            priority,
+            within_s,
+        )
+
+
+# -- sizes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("packet_bytes_max", "points"), [(None, 100), (1_000_000, 100), (8_192, 37), (1_024, 2), (256, 1)]
+)
+def test_a_batch_is_made_no_larger_than_the_broker_takes(tmp_path, packet_bytes_max, points):
+    home = Home(tmp_path)
+    event = BrokerConnected(session_present=False, maximum_packet_size=packet_bytes_max)
+    home.put(FromBroker, event=event)
+    home.plug_in()
+    for number in range(2 * points):
+        home.hear(f"state=running rate_ml_h=33.333 volume_ml={number + 0.333:.3f} alarms= pressure_mmhg=66.7")
+    batches = home.messages("telemetry")
+    assert [len(json.loads(message.payload)["points"]) for message in batches] == [points, points]
+    if packet_bytes_max is not None and points > 1:
+        assert {len(message.payload) + len(message.topic) < packet_bytes_max for message in batches} == {True}

@@ -45,7 +45,7 @@ from alerts.sink import Message
 connected = threading.Event()
 MqttClient(
     MqttConfig(host="127.0.0.1", port=int(sys.argv[1])), client_id="dw-h-1", username="h-1",
-    will=Message(topic="dripwatch/v1/h-1/up/status", payload=b"gone", retain=True),
+    will=lambda: Message(topic="dripwatch/v1/h-1/up/status", payload=b"gone", retain=True),
     subscriptions=[], session_expiry_s=60, deliver=lambda event: connected.set(),
 ).start()
 connected.wait()
@@ -72,7 +72,7 @@ class Side:
             config,
             client_id=client_id,
             username=username,
-            will=will,
+            will=None if will is None else lambda: will,
             subscriptions=[(reads, 1)],
             session_expiry_s=session_expiry_s,
             deliver=self.events.put,
