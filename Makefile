@@ -5,13 +5,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test matrix fuzz check bench bench-alert-path bench-card bench-spool bench-detection bench-cost bench-pumps calibrate noise clean
+.PHONY: help demo test matrix fuzz check bench bench-alert-path bench-card bench-spool bench-detection bench-cost bench-pumps calibrate noise kills clean
 
 # Much of the time tests wait for real processes: more of them than cores.
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
 DAYS ?= 200
 SEED ?= 1
+GATEWAYS ?= 1000
+BROKERS ?= 200
 
 help:
 	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
@@ -26,6 +28,7 @@ help:
 	@echo "make calibrate   where the thresholds of detection must be, found by simulation; then what the whole core"
 	@echo "             makes of them: delays as multiples of the best possible, false alarms in 1,150 faultless days"
 	@echo "make noise   false alerts and misses in so many days of ordinary homes: DAYS=1000 SEED=1"
+	@echo "make kills   1,000 kill -9 of gateways and 200 of Mosquitto while alerts change: GATEWAYS=1000 BROKERS=200"
 	@echo "make clean   removes what these have made here"
 
 demo: .venv/installed-demo
@@ -74,6 +77,10 @@ calibrate: .venv/installed-dev
 
 noise: .venv/installed-dev
 	$(BIN)/python -m benchmarks.messy_home --days $(DAYS) --seed $(SEED)
+
+kills: .venv/installed-dev
+	@.ci/install-for-tests
+	$(BIN)/python -m tests.live.kills --gateway $(GATEWAYS) --broker $(BROKERS) --seed $(SEED)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .hypothesis

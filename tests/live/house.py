@@ -50,7 +50,8 @@ class Process:
                 stderr=errors,
                 text=True,
             )
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader.start()
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
@@ -74,6 +75,7 @@ class Process:
             return 0
         self.process.send_signal(how)
         status = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)  # what it had printed is in ``lines``
         self.process = None
         return status
 
