@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from alerts import wire
 from gateway.core.order import LONGEST_TEXT_BYTES, OrderError, OrderProblem, parse_order
 from gateway.core.timeline import Instant
+from gateway.core.versions import Orders, WaitingOrder
 
 FILE_VERSION = 0
 """Of a prescription that the gateway was given as a file (MQTT page)."""
@@ -109,6 +110,16 @@ class PumpOrders(Struct, frozen=True, kw_only=True):
     """Accepted, and in force when the pump is set to it."""
     refused: Refusal | None = None
     """The newest: the broker may have kept it, and hands it out with each connection."""
+
+    def versions(self) -> Orders:
+        """As the monitor of the pump remembers them."""
+        waiting = self.waiting
+        return Orders(
+            in_force=(self.in_force.text or None) if self.in_force else None,
+            waiting=WaitingOrder(text=waiting.text, effective_by_utc_ms=waiting.effective_by_utc_ms)
+            if waiting
+            else None,
+        )
 
     def with_force_taken(self) -> PumpOrders:
         """The one that waited is in force."""

@@ -92,7 +92,7 @@ class WatchedPump:
         self.orders_told = orders or PumpOrders()
         """As the newest answer on the order's topic tells them."""
         self.orders = at_start(self.orders_told, setup.file)
-        self.monitor, self.inhibition, self.resumed = _resume(setup, self.orders.in_force, kept)
+        self.monitor, self.inhibition, self.resumed = _resume(setup, self.orders, kept, self.orders_told)
         self.reading: Reading | None = None
         self.heard_uptime_ms: int | None = None
         self.port_open = False
@@ -234,7 +234,8 @@ class WatchedPump:
         return msgspec.msgpack.encode(
             PumpKept(
                 prescription_sha256=self.orders.in_force.sha256 if self.orders.in_force else None,
-                monitor=self.monitor.snapshot(),
+                # The texts stand with the orders: they are long, and this is written each half minute.
+                monitor=self.monitor.snapshot(with_orders=False),
                 inhibition=self.inhibition.state,
                 urgency=self.urgency,
                 origin=self.setup.origin,
@@ -263,20 +264,25 @@ def _prescription(setup: PumpSetup, order: KnownOrder | None) -> Prescription | 
 
 
 def _resume(
-    setup: PumpSetup, order: KnownOrder | None, kept: PumpKept | None
+    setup: PumpSetup, orders: PumpOrders, kept: PumpKept | None, orders_then: PumpOrders
 ) -> tuple[Monitor, Inhibition, Resumed]:
     """The watch over a pump as it was left, or a new one; and which of them.
 
     It begins anew where the prescription has been taken away, and where what was remembered was written by
     another version: then the infusion is joined as one that is found running.
     """
+    order = orders.in_force
     prescription = _prescription(setup, order)
     urgency = _urgency(prescription)
     if kept is not None:
         same = kept.prescription_sha256 == (None if order is None else order.sha256)
         try:
             monitor = Monitor.restore(
-                setup.pump, prescription if same else None, kept.monitor, poll_ms=setup.poll_ms
+                setup.pump,
+                prescription if same else None,
+                kept.monitor,
+                poll_ms=setup.poll_ms,
+                orders=orders_then.versions(),
             )
         except ValueError:
             pass

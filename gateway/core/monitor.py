@@ -294,18 +294,26 @@ class Monitor:
         stands = self.memory.doing is Doing.INTERRUPTED
         return not DEVIATIONS.isdisjoint(kinds) or (stands and Kind.PUMP_ALARM in kinds)
 
-    def snapshot(self) -> bytes:
-        """All that is remembered, for the way over a restart."""
-        return msgspec.msgpack.encode(_Snapshot(_SNAPSHOT_VERSION, self.memory))
+    def snapshot(self, *, with_orders: bool = True) -> bytes:
+        """All that is remembered, for the way over a restart; the orders' texts may be kept elsewhere."""
+        memory = self.memory if with_orders else msgspec.structs.replace(self.memory, orders=Orders())
+        return msgspec.msgpack.encode(_Snapshot(_SNAPSHOT_VERSION, memory))
 
     @classmethod
     def restore(
-        cls, pump: str, prescription: Prescription | None, data: bytes, *, poll_ms: int | None = None
+        cls,
+        pump: str,
+        prescription: Prescription | None,
+        data: bytes,
+        *,
+        poll_ms: int | None = None,
+        orders: Orders | None = None,
     ) -> Monitor:
         """The monitor that ``snapshot`` was taken of.
 
-        ``prescription`` is the order in force then, and counts only if the snapshot does not hold its text.
-        Raises ValueError if ``data`` is not a snapshot of this version, or an order in it cannot be read.
+        ``orders`` are those of then, for a snapshot that does not hold them; ``prescription``, the order in
+        force then, counts only if neither holds its text. Raises ValueError if ``data`` is not a snapshot of
+        this version, or an order in it cannot be read.
         """
         try:
             version = msgspec.msgpack.decode(data, type=list)[0]
@@ -317,6 +325,8 @@ class Monitor:
         except (msgspec.MsgspecError, IndexError) as error:
             raise ValueError(f"what was remembered of {pump} cannot be read: {error}") from error
         monitor = cls.__new__(cls)
+        if orders is not None and snapshot.memory.orders == Orders():
+            snapshot.memory.orders = orders
         in_force = snapshot.memory.orders.in_force
         try:
             if in_force is not None:
