@@ -80,6 +80,8 @@ class KnownPump(Struct, frozen=True, kw_only=True):
     read_at_utc_ms: int | None = None
     """When the numbers of ``state`` were read from the pump."""
     points: tuple[Point, ...] = ()
+    order: wire.OrderAnswer | None = None
+    """The newest that was told of its orders, without their texts: those are in the store."""
 
 
 class Happening(Struct, frozen=True, kw_only=True):
@@ -282,7 +284,9 @@ def _arrived(board: Board, fact: Arrived) -> Board:
             home = _with_points(home, fact.topic.pump, _points(message))
         case wire.Answer():
             board = _with_deed(board, message.id, accepted=message.accepted, reason=message.reason)
-        case wire.Event() | wire.OrderAnswer() | wire.Vitals():
+        case wire.OrderAnswer():
+            home = _with_happening(_with_order(home, message, fact.topic.pump), fact)
+        case wire.Event() | wire.Vitals():
             home = _with_happening(home, fact)
     return _with_home(board, name, home)
 
@@ -450,6 +454,24 @@ def _with_points(home: KnownHome, pump: str | None, points: tuple[Point, ...]) -
     by_time = {point.time_utc_ms: point for point in (*known.points, *points)}
     newest = tuple(sorted(by_time.values(), key=lambda point: point.time_utc_ms)[-POINTS_MAX:])
     return _with_pump(home, pump, replace(known, points=newest))
+
+
+def _with_order(home: KnownHome, answer: wire.OrderAnswer, pump: str | None) -> KnownHome:
+    """The newest of a store holds, however late an older one comes."""
+    if pump is None:
+        return home
+    known = home.pumps.get(pump, KnownPump())
+    before = known.order
+    if before is not None and (before.store, before.seq > answer.seq) == (answer.store, True):
+        return home
+    without_texts = replace(
+        answer, in_force=_without_text(answer.in_force), waiting=_without_text(answer.waiting)
+    )
+    return _with_pump(home, pump, replace(known, order=without_texts))
+
+
+def _without_text(order: wire.OrderInForce | None) -> wire.OrderInForce | None:
+    return None if order is None else replace(order, prescription="")
 
 
 def _with_pump(home: KnownHome, pump: str, known: KnownPump) -> KnownHome:

@@ -7,7 +7,7 @@ older than 90 s (mqtt page). All by arrival, on the dashboard's own monotonic cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -795,12 +795,29 @@ def _facts(home: KnownHome, known: KnownPump, pump: str) -> tuple[Fact, ...]:
             facts.append(
                 Fact(name="A closed line could stay hidden for", value=_duration(state.occlusion_blind_s))
             )
+    facts.extend(_order_facts(known.order))
     if link is not None:
         facts.append(Fact(name="Link to the pump", value=_LINK_WORDS.get(link.link, link.link)))
         if link.age_s is not None and home.beat_at_utc_ms is not None:
             read_utc_ms = round(home.beat_at_utc_ms - min(max(link.age_s, 0.0), LONG_AGO_S) * 1_000)
             facts.append(Fact(name="Newest reading", utc_ms=read_utc_ms, style="seconds"))
     return tuple(facts)
+
+
+def _order_facts(told: wire.OrderAnswer | None) -> Iterator[Fact]:
+    """Which order is in force, which waits, and that the newest was refused."""
+    if told is None:
+        return
+    yield Fact(name="Order in force", value=_version(told.in_force) if told.in_force else "none")
+    if told.waiting is not None:
+        yield Fact(name="Waits until the pump is set to it", value=_version(told.waiting))
+    if not told.accepted and told.id is not None:
+        why = told.message or (told.reason or "").replace("_", " ")
+        yield Fact(name="Refused", value=f"version {told.version}: {why}")
+
+
+def _version(order: wire.OrderInForce) -> str:
+    return f"version {order.version}" if order.version else "the gateway's file"
 
 
 def _duration(seconds: float) -> str:

@@ -166,6 +166,26 @@ class SpeakingHome:
         )
         return self._message("event", payload, pump="p1")
 
+    def order(self, version: int = 1, *, retain: bool = False, **fields: Any) -> BrokerMessage:
+        order = {"version": version, "sha256": "0" * 64, "prescription": "drug = 1"}
+        payload = self._durable(
+            "order",
+            "alerts",
+            **{
+                "id": f"order-{version}",
+                "version": version,
+                "sha256": "0" * 64,
+                "accepted": True,
+                "reason": None,
+                "message": "",
+                "in_force": order,
+                "waiting": None,
+                "ended": [],
+                **fields,
+            },
+        )
+        return self._message("order", payload, pump="p1", retain=retain)
+
     def answer(self, deed_id: str, accepted: bool, reason: str | None = None) -> BrokerMessage:
         payload = self._durable("answer", "alerts", id=deed_id, accepted=accepted, reason=reason)
         return self._message("answer", payload)

@@ -559,6 +559,28 @@ def test_points_come_in_any_order_and_twice_and_an_undated_one_is_not_drawn() ->
     assert early.pump().chart is not None
 
 
+def orders(world: World) -> dict[str, str]:
+    names = ("Order in force", "Waits until the pump is set to it", "Refused")
+    return {fact.name: fact.value for fact in world.pump().facts if fact.name in names}
+
+
+def test_the_newest_order_that_was_told_stands_at_its_pump_without_its_text() -> None:
+    world = World()
+    held = {"version": 3, "sha256": "0" * 64, "prescription": "drug = 1"}
+    world.hear(world.home.order(0, id=None))
+    assert orders(world) == {"Order in force": "the gateway's file"}
+    world.hear(world.home.order(3, waiting=held, in_force=None))
+    assert orders(world) == {"Order in force": "none", "Waits until the pump is set to it": "version 3"}
+    taken = world.home.order(3)
+    refusal = {"accepted": False, "reason": "hash_mismatch", "message": "Send it again."}
+    world.hear(taken, world.home.order(4, in_force=held, **refusal))
+    assert orders(world) == {"Order in force": "version 3", "Refused": "version 4: Send it again."}
+    late = SpeakingHome(world.clock)
+    world.hear(late.order(1, retain=True))
+    assert orders(world)["Order in force"] == "version 3"
+    assert world.board.homes["h-1"].pumps["p1"].order.in_force.prescription == ""
+
+
 def test_beats_of_two_starts_in_turns_are_noticed() -> None:
     world = World()
     other = SpeakingHome(world.clock, boot="b2")

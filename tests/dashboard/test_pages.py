@@ -195,6 +195,7 @@ def test_what_a_home_says_is_never_html(site: Site) -> None:
         site.home.alert(message=evil, kind=evil, code=evil, state=evil, acknowledged=None),
         site.home.state(verdict=evil, state=evil, origin=evil, alarms=[evil]),
         site.home.event(message=evil),
+        site.home.order(message=evil, reason=evil, accepted=False),
         site.home.beat(link=evil),
     )
     site.start()

@@ -68,7 +68,6 @@ NOT_YET_ENTERED = frozenset(
     {
         Kind.VITAL_SIGN,
         Kind.VITAL_OVERDUE,
-        Kind.ORDER_NOT_PROGRAMMED,
         Kind.CAREGIVER_CALL,
         Kind.CERTIFICATE_EXPIRING,
     }
