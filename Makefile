@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test matrix fuzz check bench bench-alert-path bench-card bench-spool bench-detection bench-cost bench-pumps calibrate noise kills clean
+.PHONY: help demo test matrix fuzz check bench bench-alert-path bench-card bench-spool bench-resources bench-detection bench-cost bench-pumps calibrate noise kills clean
 
 # Much of the time tests wait for real processes: more of them than cores.
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
@@ -23,8 +23,8 @@ help:
 	@echo "make check   style and types"
 	@echo "make bench   the alert path, compared with the bare parts it is made of; how soon a wrong flow is found,"
 	@echo "             compared with simpler detectors and with the best; what a reading costs, and what reading pumps;"
-	@echo "             what a day costs the memory card; how fast seven days without the broker leave"
-	@echo "             (one of them: make bench-alert-path, bench-card, bench-spool, bench-detection, bench-cost, bench-pumps)"
+	@echo "             what a day costs the memory card; how fast seven days without the broker leave; memory and processor"
+	@echo "             (one of them: make bench-alert-path, bench-card, bench-spool, bench-resources, bench-detection, bench-cost, bench-pumps)"
 	@echo "make calibrate   where the thresholds of detection must be, found by simulation; then what the whole core"
 	@echo "             makes of them: delays as multiples of the best possible, false alarms in 1,150 faultless days"
 	@echo "make noise   false alerts and misses in so many days of ordinary homes: DAYS=1000 SEED=1"
@@ -49,7 +49,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: bench-alert-path bench-card bench-spool bench-detection bench-cost bench-pumps
+bench: bench-alert-path bench-card bench-spool bench-resources bench-detection bench-cost bench-pumps
 
 bench-alert-path: .venv/installed-dev
 	@.ci/install-for-tests
@@ -60,6 +60,10 @@ bench-card: .venv/installed-dev
 
 bench-spool: .venv/installed-dev
 	$(BIN)/python -m benchmarks.spool
+
+bench-resources: .venv/installed-dev
+	@.ci/install-for-tests
+	$(BIN)/python -m benchmarks.resources
 
 bench-detection: .venv/installed-dev
 	$(BIN)/python -m benchmarks.detection

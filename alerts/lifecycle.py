@@ -100,7 +100,7 @@ class AlertBook:
         ``next_revs`` is what a book of an earlier start had.
         """
         self._open = {alert.alert_id: alert for alert in alerts if alert.state is not AlertState.CLOSED}
-        self._store = store
+        self._stores: tuple[str, ...] = (store,)
         self._next_rev = {id_: rev for id_, rev in (next_revs or {}).items() if id_ in self._open}
         self.next_number = next_number
 
@@ -113,6 +113,10 @@ class AlertBook:
     def next_revs(self) -> Mapping[str, int]:
         """Where the ``rev`` of an alert does not simply go on; it must be kept over a restart."""
         return MappingProxyType(self._next_rev)
+
+    def begin_in(self, store: str) -> None:
+        """From now on new alerts begin in this store, and are named after it."""
+        self._stores = (store, *(known for known in self._stores if known != store))
 
     def condition(
         self,
@@ -248,10 +252,11 @@ class AlertBook:
         return [alert for alert in revised if alert is not None]
 
     def skip_revs(self) -> None:
-        """After an unclean stop: each ``rev`` goes on from the next full thousand.
+        """After an unclean stop: each ``rev`` goes on from the next full thousand, and so do the ids.
 
-        Revisions made while the storage was failing may have been told and are not remembered.
+        What was made while the storage was failing may have been told and is not remembered.
         """
+        self.next_number = (self.next_number // 1000 + 1) * 1000
         self._next_rev = {
             alert_id: (max(alert.rev, self._next_rev.get(alert_id, 0)) // 1000 + 1) * 1000
             for alert_id, alert in self._open.items()
@@ -275,7 +280,7 @@ class AlertBook:
     def _pending(self, pump: str, urgency: Urgency, transition: Transition, when: When) -> Alert:
         """An alert that has not been told yet: its first revision is number 1."""
         finding = transition.finding
-        alert_id = f"a-{self._store}-{self.next_number}"
+        alert_id = f"a-{self._stores[0]}-{self.next_number}"
         self.next_number += 1
         return Alert(
             alert_id=alert_id,
@@ -330,7 +335,8 @@ class AlertBook:
 
     def _why_not_open(self, alert_id: str) -> AnswerReason:
         """An id that this book has given and that is not open is closed; any other is unknown."""
-        own = re.fullmatch(rf"a-{re.escape(self._store)}-([1-9][0-9]{{0,15}})", alert_id)
+        stores = "|".join(map(re.escape, self._stores))
+        own = re.fullmatch(rf"a-(?:{stores})-([1-9][0-9]{{0,15}})", alert_id)
         given = own is not None and int(own[1]) < self.next_number
         return AnswerReason.CLOSED if given else AnswerReason.UNKNOWN_ALERT
 

@@ -94,8 +94,8 @@ def cost_s(whose: str, family: str, folder: Path) -> float:
     return (taken[1] - taken[0]) / (READINGS - READINGS // 10)
 
 
-def share_of_a_core(folder: Path) -> float:
-    """What part of one core a gateway with sixteen pumps takes."""
+def share_of_a_core(folder: Path, pumps: int = SIXTEEN, tables: str = "") -> float:
+    """What part of one core a gateway with so many pumps takes; ``tables`` end its configuration."""
     order = subprocess.run(
         [sys.executable, "-m", "simulator", "scenarios", "steady", "--prescription"],
         cwd=ROOT,
@@ -106,7 +106,7 @@ def share_of_a_core(folder: Path) -> float:
     (folder / "rx.toml").write_text(order)
     config = 'format = "dripwatch-gateway/1"\nhome = "h-bench"\nstate_dir = "state"\nclock_trusted = true\n'
     with ExitStack() as stack:
-        for number in range(SIXTEEN):
+        for number in range(pumps):
             link = folder / f"pump-{number}"
             log = folder / f"log-{number}"
             stack.enter_context(simulated_pump("alaris", "--link", link, "--seed", str(number), "--log", log))
@@ -114,7 +114,7 @@ def share_of_a_core(folder: Path) -> float:
                 f'[[pump]]\nid = "p{number}"\nfamily = "alaris"\nport = "{link}"\norigin = "test"\n'
                 'poll = "1s"\nprescription = "rx.toml"\n'
             )
-        (folder / "gateway.toml").write_text(config)
+        (folder / "gateway.toml").write_text(config + tables)
         gateway = subprocess.Popen(
             [sys.executable, "-m", "gateway", "run", "--config", str(folder / "gateway.toml")],
             cwd=ROOT,
@@ -126,7 +126,7 @@ def share_of_a_core(folder: Path) -> float:
             time.sleep(WATCHED_S)
             share = (_processor_s(gateway.pid) - before_s) / WATCHED_S
             assert gateway.poll() is None, "the gateway has ended"
-            read = (_answered(folder) - answered) / (SIXTEEN * WATCHED_S)
+            read = (_answered(folder) - answered) / (pumps * WATCHED_S)
             assert 0.9 < read < 1.2, f"each pump was read {read:.2f} times a second"
             return share
         finally:

@@ -79,6 +79,7 @@ from gateway.orders import (
     judge_unreadable,
 )
 from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, Resumed, WatchedPump
+from gateway.second_store import SecondStore, SentFromMemory
 
 BEAT_EVERY_MS = 10_000
 STATE_EVERY_MS = 60_000
@@ -229,6 +230,13 @@ class Engine:
             name: Lane(name, lanes.get(name, LaneKept()), self._number_draft, POLICIES.get(name))
             for name in (LaneName.ALERTS, LaneName.TELEMETRY)
         }
+        second = projections.Speaker(home=setup.home, store=f"m{setup.boot}", boot=setup.boot)
+        self._second_speaker = second
+        self._second = SecondStore(second.store, lambda draft, seq: second.numbered(draft, seq, self._t_ms))
+        sent_from_memory = _known(kept.get("sent_from_memory"), SentFromMemory)
+        for name, drafts in sent_from_memory.drafts.items() if sent_from_memory is not None else ():
+            for draft in drafts:
+                self._lanes[name].put(draft)
         requests = _decoded(kept.get("requests"), _Requests)
         self._answered: OrderedDict[str, str | None] = OrderedDict(requests.answered if requests else {})
         self._next_commit = 1
@@ -274,7 +282,20 @@ class Engine:
     @property
     def held_in_memory(self) -> int:
         """How many messages and drafts are in memory, of all lanes."""
-        return sum(lane.in_memory for lane in self._lanes.values())
+        return sum(lane.in_memory for lane in self._every_lane())
+
+    def _every_lane(self) -> list[Lane]:
+        """In the order in which they are served: alerts before telemetry."""
+        return [lanes[name] for name in self._lanes for lanes in (self._second.lanes, self._lanes)]
+
+    def _lane(self, name: LaneName) -> Lane:
+        """Where a new message leaves: while the card refuses, not by the card."""
+        return (self._second.lanes if self._second.in_use else self._lanes)[name]
+
+    @property
+    def _t_ms(self) -> int:
+        assert self._instant is not None
+        return self._instant.t_ms
 
     # -- what happened -----------------------------------------------------------------------------
 
@@ -521,7 +542,7 @@ class Engine:
                 self._broker_answers.connected()
                 self._closed_topics.connected()
                 self._points_max = projections.points_that_fit(event.maximum_packet_size)
-                for lane in self._lanes.values():
+                for lane in self._every_lane():
                     lane.connected(turn.t_ms)
                 self._next_beat_t_ms = turn.t_ms
                 turn.connected = True
@@ -553,7 +574,10 @@ class Engine:
             self._closed_topics.cleared(sent.topic)
         if sent.lane is None or sent.seq is None:
             return
-        lane, seq = self._lanes[sent.lane], sent.seq
+        lane, seq, speaker = self._lanes[sent.lane], sent.seq, self._speaker
+        number = wire.decode_number(sent.payload) if not self._second.idle else None
+        if number is not None and number.store == self._second.store:
+            lane, speaker = self._second.lanes[sent.lane], self._second_speaker
         message = lane.held(seq)
         if (
             event.reason_code in REFUSED_FOR_CONTENT
@@ -563,12 +587,12 @@ class Engine:
             # The collector learns that something is missing; a void that is refused as well it passes over.
             lane.replace(
                 seq,
-                self._speaker.void(
+                speaker.void(
                     turn.instant.utc_ms, lane.name, seq, f"refused by the broker: {event.reason_code}"
                 ),
             )
-            for under_way in self._commits_under_way.values():
-                under_way.seqs[lane.name] = min(under_way.seqs[lane.name], seq - 1)
+            if speaker is self._speaker:
+                self._not_committed_from(lane.name, seq)
         elif not self.setup.collector and releases(event.reason_code):
             lane.confirmed(seq, turn.t_ms)
 
@@ -638,15 +662,12 @@ class Engine:
             turn.notes.append(f"broker: a message on {event.topic} cannot be read: {str(error)[:200]}")
 
     def _receipt(self, turn: _Turn, receipt: wire.Receipt) -> None:
-        if (
-            receipt.store != self.store
-            or receipt.collector != self.setup.collector
-            or not self.setup.collector
-        ):
+        lanes = {self.store: self._lanes, self._second.store: self._second.lanes}.get(receipt.store)
+        if lanes is None or receipt.collector != self.setup.collector or not self.setup.collector:
             self.ignored += 1
             return
         for name, seq in ((LaneName.ALERTS, receipt.alerts), (LaneName.TELEMETRY, receipt.telemetry)):
-            if not self._lanes[name].receipt(seq, turn.t_ms):
+            if not lanes[name].receipt(seq, turn.t_ms):
                 self.ignored += 1
 
     def _ack(self, turn: _Turn, ack: wire.Ack) -> None:
@@ -890,7 +911,7 @@ class Engine:
         while len(self._answered) > IDS_KEPT:
             forgotten, _ = self._answered.popitem(last=False)
             # Nobody waits for so old an answer: so what is asked of us cannot fill the card.
-            self._lanes[LaneName.ALERTS].forget(f"answer/{forgotten}")
+            self._lane(LaneName.ALERTS).forget(f"answer/{forgotten}")
 
     # -- the card ----------------------------------------------------------------------------------
 
@@ -902,19 +923,36 @@ class Engine:
             if under_way.told != self._told:
                 self._told = under_way.told
                 turn.open_changed = True
+        if self._second.in_use:
+            self._second.hand_back(self._lanes)
+            self.book.begin_in(self.store)
+            turn.notes.append("card: works again; messages leave by it")
         if self._storage_failing:
             self._storage_failing = False
             self._about_gateway(turn, Kind.STORAGE_FAILING, Verdict.ABSENT, "")
 
+    def _not_committed_from(self, name: LaneName, seq: int) -> None:
+        """What is under way to the card does not have this number as it is now, nor a later one."""
+        for under_way in self._commits_under_way.values():
+            under_way.seqs[name] = min(under_way.seqs[name], seq - 1)
+
     def _commit_failed(self, turn: _Turn, happened: CommitFailed) -> None:
         turn.notes.append(f"card: {happened.reason}; trying again")
+        # All that was refused is tried again as one.
+        for number in [number for number in self._commits_under_way if number < happened.number]:
+            del self._commits_under_way[number]
+        if not self._second.in_use:
+            self._second.take_over(self._lanes)
+            self._not_committed_from(LaneName.ALERTS, self._lanes[LaneName.ALERTS].next_seq)
+            self.book.begin_in(self._second.store)
         if not self._storage_failing:
             self._storage_failing = True
             self._about_gateway(
                 turn,
                 Kind.STORAGE_FAILING,
                 Verdict.PRESENT,
-                "The gateway cannot write to its memory card; alerts wait for it. Is the card full?",
+                "The gateway cannot write to its memory card: a power cut would lose what happens now."
+                " Is the card full?",
             )
 
     # -- findings and alerts -----------------------------------------------------------------------
@@ -1083,7 +1121,7 @@ class Engine:
             match change:
                 case AlertChanged(alert=alert):
                     draft = speaker.alert(alert, turn.t_ms, synced)
-                    self._lanes[LaneName.ALERTS].put(draft)
+                    self._lane(LaneName.ALERTS).put(draft)
                     if alert.state is AlertState.CLOSED and self.setup.mqtt_version == 3:
                         self._closed_topics.closed(draft.topic, turn.t_ms)
                     if alert.state is AlertState.CLOSED:
@@ -1092,17 +1130,17 @@ class Engine:
                         self._tellings[alert.alert_id] = draft
                 case AllToldAgain():
                     for draft in self._tellings.values():
-                        self._lanes[LaneName.ALERTS].put(draft)
+                        self._lane(LaneName.ALERTS).put(draft)
                 case EventHappened():
-                    self._lanes[LaneName.ALERTS].put(speaker.event(change, turn.t_ms, synced))
+                    self._lane(LaneName.ALERTS).put(speaker.event(change, turn.t_ms, synced))
                 case Answered():
-                    self._lanes[LaneName.ALERTS].put(speaker.answer(change, turn.t_ms, utc_ms, synced))
+                    self._lane(LaneName.ALERTS).put(speaker.answer(change, turn.t_ms, utc_ms, synced))
                 case OrderAnswered(pump=token):
                     draft = speaker.order(change, turn.t_ms, utc_ms, synced)
                     # The broker keeps the last one: it must be the newest.
-                    self._lanes[LaneName.ALERTS].forget(draft.key)
-                    self._lanes[LaneName.ALERTS].put(draft)
-                    self._lanes[LaneName.ALERTS].keep_newest(speaker.order_keys(token), ANSWERS_WAITING_MAX)
+                    self._lane(LaneName.ALERTS).forget(draft.key)
+                    self._lane(LaneName.ALERTS).put(draft)
+                    self._lane(LaneName.ALERTS).keep_newest(speaker.order_keys(token), ANSWERS_WAITING_MAX)
                 case PointTaken():
                     pump = self._pumps[change.pump]
                     pump.points.append(projections.point(change))
@@ -1125,7 +1163,7 @@ class Engine:
         )
 
     def _gather_telemetry(self, turn: _Turn, pump: WatchedPump, gather: bool) -> None:
-        lane = self._lanes[LaneName.TELEMETRY]
+        lane = self._lane(LaneName.TELEMETRY)
         if pump.points_in_waiting_batch and not lane.waits(
             self._speaker.batch_key(pump.setup.pump, pump.batch)
         ):
@@ -1165,14 +1203,27 @@ class Engine:
         pump.points_in_waiting_batch = 0
 
     def _number_draft(self, draft: Draft, seq: int) -> bytes:
-        assert self._instant is not None
-        return self._speaker.numbered(draft, seq, self._instant.t_ms)
+        return self._speaker.numbered(draft, seq, self._t_ms)
+
+    def _number(self, turn: _Turn) -> None:
+        on_card = not self._second.in_use
+        self._lanes[LaneName.ALERTS].number(turn.t_ms, may_leave=on_card)
+        # Not before it can leave: what is old then must say so, and a batch that waits grows full.
+        self._lanes[LaneName.TELEMETRY].number(turn.t_ms, may_leave=on_card and self._connected)
+        told = self._second.number(turn.t_ms, connected=self._connected)
+        if told:
+            # They are told without a commit; one that comes later must not forget it.
+            turn.open_changed = True
+            self._told = projections.told(self._told, told)
+            self._told_when_committed = projections.told(self._told_when_committed, told)
+            for number, under_way in self._commits_under_way.items():
+                self._commits_under_way[number] = msgspec.structs.replace(
+                    under_way, told=projections.told(under_way.told, told)
+                )
 
     def _effects(self, turn: _Turn) -> Effects:
-        self._lanes[LaneName.ALERTS].number(turn.t_ms)
-        # Not before it can leave: what is old then must say so, and a batch that waits grows full.
-        self._lanes[LaneName.TELEMETRY].number(turn.t_ms, may_leave=self._connected)
-        dropped = self._lanes[LaneName.TELEMETRY].dropped
+        self._number(turn)
+        dropped = sum(lanes[LaneName.TELEMETRY].dropped for lanes in (self._lanes, self._second.lanes))
         if dropped != self._batches_dropped:
             turn.notes.append(
                 f"telemetry: {dropped - self._batches_dropped} batches dropped, nobody fetches them"
@@ -1226,6 +1277,7 @@ class Engine:
             ("tellings", msgspec.msgpack.encode(self._tellings)),
             ("closed_topics", msgspec.msgpack.encode(self._closed_topics.kept)),
             ("pump/gateway", msgspec.msgpack.encode(self._gateway_inhibition.state)),
+            ("sent_from_memory", msgspec.msgpack.encode(self._second.kept())),
         ]
         numbered = [message for changes in lanes for message in changes.numbered]
         self._told_when_committed = projections.told(self._told_when_committed, numbered)
@@ -1255,12 +1307,13 @@ class Engine:
         if not self._connected:
             return []
         sends = [self._send(message) for message in self._introduction(turn)] if turn.connected else []
-        for lane in self._lanes.values():
-            sends.extend(self._send(message) for message in lane.to_send(turn.t_ms))
-            if not lane.all_sent:
+        for name in self._lanes:
+            both = (self._second.lanes[name], self._lanes[name])
+            sends.extend(self._send(message) for lane in both for message in lane.to_send(turn.t_ms))
+            if not all(lane.all_sent for lane in both):
                 # Alerts before telemetry: whatever has piled up of them.
                 break
-        if self._lanes[LaneName.ALERTS].idle:
+        if self._lanes[LaneName.ALERTS].idle and self._second.lanes[LaneName.ALERTS].idle:
             # Whoever wants to know of an end has it: its message is not cleared before it was read.
             sends.extend(
                 self._send(Message(topic=topic, payload=b"", retain=True))
@@ -1365,7 +1418,7 @@ class Engine:
         )
         if self._connected:
             wakes.append(self._next_beat_t_ms)
-            wakes.extend(lane.next_resend_t_ms() for lane in self._lanes.values())
+            wakes.extend(lane.next_resend_t_ms() for lane in self._every_lane())
         return max(0, min(wake for wake in wakes if wake is not None) - turn.t_ms)
 
     def _status_line(self, turn: _Turn) -> str | None:

@@ -41,6 +41,8 @@ class LanePolicy(Struct, frozen=True, kw_only=True):
     """Of how many of the oldest drafts the contents are in memory, when the card has the others."""
     unwritten_max: int | None = None
     """How many drafts may be in memory that the card does not have: it may refuse for long."""
+    in_memory_only: bool = False
+    """Nothing of it is ever on a card."""
 
 
 POLICIES: Mapping[LaneName, LanePolicy] = {
@@ -82,6 +84,8 @@ class LaneChanges(Struct, frozen=True, kw_only=True):
     no_longer_waiting: tuple[int, ...] = ()
     released_up_to: int | None = None
     next_seq: int = 1
+    taken_back: bool = False
+    """Numbers from ``next_seq`` on were given before, and never sent: what has them is to be forgotten."""
 
     @property
     def empty(self) -> bool:
@@ -91,6 +95,7 @@ class LaneChanges(Struct, frozen=True, kw_only=True):
             and not self.waiting
             and not self.no_longer_waiting
             and self.released_up_to is None
+            and not self.taken_back
         )
 
     def followed_by(self, later: LaneChanges) -> LaneChanges:
@@ -104,12 +109,13 @@ class LaneChanges(Struct, frozen=True, kw_only=True):
             numbered=tuple(
                 message
                 for seq, message in numbered.items()
-                if seq is not None and seq > (released_up_to or 0)
+                if seq is not None and (released_up_to or 0) < seq < later.next_seq
             ),
             waiting=tuple(entry for place, entry in waiting.items() if place not in gone),
             no_longer_waiting=tuple(sorted(gone)),
             released_up_to=released_up_to,
             next_seq=later.next_seq,
+            taken_back=self.taken_back or later.taken_back,
         )
 
 
@@ -172,8 +178,12 @@ class Lane:
         self._fetching = False
         self._gone_places: list[int] = []
         self._numbered: list[Message] = []
+        self._numbered_drafts: dict[int, Draft] = {}
+        """Of what has a number that is not on the card yet; in a lane without a card, of all that is held."""
+        self._taken_back = False
         self._released_up_to: int | None = None
         self._committed_seq = kept.next_seq - 1
+        self._ever_committed_seq = kept.next_seq - 1
         self._sent_seq = 0
         # What an earlier start has sent is not known: all that was committed may have been.
         self._ever_sent_seq = kept.next_seq - 1
@@ -281,6 +291,7 @@ class Lane:
             if not self._held:
                 self._progress_t_ms = t_ms
             self._held[self.next_seq] = message
+            self._numbered_drafts[self.next_seq] = draft
             self._numbered.append(message)
             new.append(message)
             self.next_seq += 1
@@ -337,9 +348,43 @@ class Lane:
             return
         voided = Message(topic=message.topic, payload=payload, lane=self.name, seq=seq)
         self._held[seq] = voided
+        self._numbered_drafts.pop(seq, None)
         self._numbered.append(voided)
         self._sent_seq = min(self._sent_seq, seq - 1)
         self._committed_seq = min(self._committed_seq, seq - 1)
+
+    @property
+    def never_sent(self) -> list[Draft]:
+        """Of what has a number, that which nobody can have received, in order.
+
+        What is on the card may have been sent by an earlier start.
+        """
+        floor = self._ever_sent_seq
+        if not self._policy.in_memory_only:
+            floor = max(floor, self._ever_committed_seq)
+        return [draft for seq, draft in self._numbered_drafts.items() if seq > floor]
+
+    @property
+    def perhaps_received(self) -> list[Draft]:
+        """Of a lane without a card, what was sent and has no receipt."""
+        return [draft for seq, draft in self._numbered_drafts.items() if seq <= self._ever_sent_seq]
+
+    def take_back(self) -> list[Draft]:
+        """Everything that may leave in another way, in order; its numbers and places are as if never given.
+
+        That is what ``never_sent`` says, and all that waits and is in memory.
+        """
+        taken = self.never_sent
+        for _ in taken:
+            self.next_seq -= 1
+            del self._held[self.next_seq], self._numbered_drafts[self.next_seq]
+        if taken:
+            self._taken_back = True
+            self._numbered = [m for m in self._numbered if m.seq is not None and m.seq < self.next_seq]
+        for place in sorted(self._drafts):
+            taken.append(self._drafts[place])
+            self._remove(bisect_left(self._places, place))
+        return taken
 
     def take_changes(self) -> LaneChanges:
         """What has to be written since this was last asked."""
@@ -356,7 +401,9 @@ class Lane:
             no_longer_waiting=tuple(self._gone_places),
             released_up_to=self._released_up_to,
             next_seq=self.next_seq,
+            taken_back=self._taken_back,
         )
+        self._taken_back = False
         self._numbered.clear()
         self._unwritten.clear()
         self._never_taken.clear()
@@ -377,6 +424,10 @@ class Lane:
     def committed(self, seq: int, writes: int = 0) -> None:
         """All numbers up to this one are on the card and may be sent, and so many writes are."""
         self._committed_seq = max(self._committed_seq, seq)
+        self._ever_committed_seq = max(self._ever_committed_seq, seq)
+        if not self._policy.in_memory_only:
+            for on_the_card in [known for known in self._numbered_drafts if known <= seq]:
+                del self._numbered_drafts[on_the_card]
         while self._not_committed and next(iter(self._not_committed.values())) <= writes:
             place, _ = self._not_committed.popitem(last=False)
             self._leave_to_the_card(place)
@@ -422,6 +473,7 @@ class Lane:
         released = [held for held in self._held if held <= seq]
         for held in released:
             del self._held[held]
+            self._numbered_drafts.pop(held, None)
         if released:
             self._released_up_to = seq
             self._progress_t_ms = t_ms

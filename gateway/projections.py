@@ -279,7 +279,7 @@ class Speaker(Struct, frozen=True, kw_only=True):
     def numbered(self, draft: Draft, seq: int, t_ms: int) -> bytes:
         """The payload of a draft under its number; from now on its bytes never change."""
         fields = msgspec.json.decode(draft.payload)
-        fields["seq"] = seq
+        fields["store"], fields["seq"] = self.store, seq
         if fields["lane"] == Lane.TELEMETRY:
             fields["historical"] = t_ms - draft.made_t_ms > HISTORICAL_AFTER_MS
         return msgspec.json.encode(fields)

@@ -257,6 +257,9 @@ class Store:
                 )
         for changes in commit.lanes:
             lane = changes.lane
+            if changes.taken_back:
+                # A commit that was refused may be on the card all the same.
+                execute("delete from outbox where lane = ? and seq >= ?", (lane, changes.next_seq))
             self._many(
                 "insert or replace into outbox values (?, ?, ?)",
                 ((lane, message.seq, msgspec.msgpack.encode(message)) for message in changes.numbered),

@@ -306,8 +306,10 @@ def _with_deed(board: Board, deed_id: str, **changes: object) -> Board:
 
 
 def _content(message: wire.Alert) -> str:
-    """A digest of all of a revision but its ``seq``: a resync sends the same bytes but for that."""
-    return sha256(msgspec.json.encode(replace(message, seq=1), enc_hook=str)).hexdigest()
+    """A digest of all of a revision but its number: a resync sends the same bytes but for that, and while the
+    card of the gateway refuses, under another store.
+    """
+    return sha256(msgspec.json.encode(replace(message, store="", seq=1), enc_hook=str)).hexdigest()
 
 
 def _order(message: wire.Alert) -> tuple[int, int, str, int]:

@@ -117,6 +117,7 @@ def test_of_two_contents_of_one_revision_the_later_time_holds_in_any_order(
 def test_a_resync_sends_the_same_but_for_the_number_and_that_is_no_contradiction() -> None:
     world = World()
     world.hear(world.home.alert(1, 1), world.home.alert(1, 1), world.home.alert(1, 1, retain=True))
+    world.hear(world.home.alert(1, 1, store="m-1"))
     assert not world.board.homes["h-1"].alerts["a-s-1-1"].is_contradicted
     assert len(world.rows) == 1
 

@@ -744,32 +744,6 @@ def test_points_that_have_waited_an_hour_for_the_clock_leave_without_a_time(home
 # -- the card and the machine ------------------------------------------------------------------------------
 
 
-def test_while_the_card_refuses_everything_waits_and_then_goes_out_in_order(home):
-    home.receipt(1)
-    home.forget()
-    home.card_refuses = True
-    home.hear(OCCLUDED)
-    home.wait(45)
-    assert any("the card refuses" in note for note in home.notes)
-    assert home.said("alert") == []
-    assert [alert.kind for alert in home.engine.book.open.values()] == [
-        "no_prescription",
-        "occlusion",
-        "storage_failing",
-    ]
-    home.card_works()
-    assert home.told("occlusion") == [(1, "active", "first")]
-    assert home.told("storage_failing") == [(1, "active", "first"), (2, "latched", "resolved")]
-    assert [alert["seq"] for alert in home.said("alert")] == [2, 3, 4]
-    home.stop()
-    home.start()
-    assert {alert.kind: alert.rev for alert in home.engine.book.open.values()} == {
-        "no_prescription": 1,
-        "occlusion": 1,
-        "storage_failing": 2,
-    }
-
-
 def test_a_storage_alert_that_was_open_at_a_power_cut_ends_with_the_first_commit(home):
     home.card_refuses = True
     home.hear(OCCLUDED)
