@@ -83,9 +83,8 @@ def compose(
     performer: Callable[[Performer], Performer] = lambda real: real,
 ) -> Gateway:
     """The gateway of real parts that this configuration describes. Raises StoreFailed."""
-    for table, found in (("history", config.history), ("panel", config.panel)):
-        if found is not None:
-            log.warning("[%s] is set, but this version of Dripwatch does not use it yet", table)
+    if config.panel is not None:
+        log.warning("[panel] is set, but this version of Dripwatch does not use it yet")
     clock = SystemClock(always_synced=config.clock_trusted)
     store = Store(config.state_dir / DATABASE)
     restored = store.restore()
@@ -97,6 +96,7 @@ def compose(
         collector=config.mqtt.collector if config.mqtt else "",
         mqtt=config.mqtt is not None,
         mqtt_version=config.mqtt.version if config.mqtt else 5,
+        history=config.history is not None,
         boot=f"b-{secrets.token_hex(4)}",
     )
     try:
@@ -131,6 +131,7 @@ def compose(
         broker=broker if config.mqtt is not None else None,
         watchdog=Watchdog(),
         certificate=Path(config.mqtt.cert_file) if config.mqtt and config.mqtt.cert_file else None,
+        history=config.history,
         observers=observers,
         performer=performer,
     )

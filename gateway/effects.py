@@ -63,6 +63,8 @@ class Effects(Struct, frozen=True, kw_only=True):
     fetches: tuple[Fetch, ...] = ()
     """What is to be read from the card, behind the commit; it comes back as ``Fetched``."""
     sends: tuple[Send, ...] = ()
+    history: tuple[Message, ...] = ()
+    """Batches of lines for the history, behind all that the broker gets; answered by ``HistoryAnswered``."""
     wake_in_ms: int = 0
     """How long after this input the loop may wait for the next one."""
     stop: bool = False

@@ -47,6 +47,7 @@ from gateway.closed_topics import ClosedTopics
 from gateway.core.monitor import Condition, DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineState
 from gateway.effects import Commit, Effects, Send, Write
+from gateway.history_points import HistoryPoints
 from gateway.inputs import (
     BytesArrived,
     CertificateRead,
@@ -54,13 +55,14 @@ from gateway.inputs import (
     Committed,
     Fetched,
     FromBroker,
+    HistoryAnswered,
     Input,
     PortLost,
     PortOpened,
     StopRequested,
     Tick,
 )
-from gateway.lanes import POLICIES, Draft, Lane, LaneKept
+from gateway.lanes import POLICIES, AnyLane, Draft, Lane, LaneKept, OwnLane
 from gateway.orders import (
     ANSWERS_WAITING_MAX,
     FILE_VERSION,
@@ -117,6 +119,8 @@ class EngineSetup(Struct, frozen=True, kw_only=True):
     """Whether there is a broker at all."""
     mqtt_version: int = 5
     """3 for MQTT 3.1.1, by which nothing expires on the broker."""
+    history: bool = False
+    """Whether there is a server for the history."""
     boot: str
     """A token for this start of the gateway."""
 
@@ -142,8 +146,8 @@ class _Requests(Struct, frozen=True, kw_only=True):
 class _CommitUnderWay(Struct, frozen=True, kw_only=True):
     """What will be true once a commit is on the card."""
 
-    seqs: dict[LaneName, int]
-    writes: dict[LaneName, int]
+    seqs: dict[AnyLane, int]
+    writes: dict[AnyLane, int]
     told: dict[str, int]
 
 
@@ -180,7 +184,7 @@ class Engine:
         *,
         store: str,
         alerts: Iterable[Alert],
-        lanes: Mapping[LaneName, LaneKept],
+        lanes: Mapping[AnyLane, LaneKept],
         kept: Mapping[str, bytes],
         set_aside: str | None = None,
     ) -> None:
@@ -226,7 +230,7 @@ class Engine:
             port: setup.families[port].open_session(pumps) for port, pumps in self._on_line.items()
         }
         self._speaker = projections.Speaker(home=setup.home, store=store, boot=setup.boot)
-        self._lanes = {
+        self._lanes: dict[LaneName, Lane] = {
             name: Lane(name, lanes.get(name, LaneKept()), self._number_draft, POLICIES.get(name))
             for name in (LaneName.ALERTS, LaneName.TELEMETRY)
         }
@@ -237,6 +241,16 @@ class Engine:
         for name, drafts in sent_from_memory.drafts.items() if sent_from_memory is not None else ():
             for draft in drafts:
                 self._lanes[name].put(draft)
+        self._history = Lane(
+            OwnLane.HISTORY,
+            lanes.get(OwnLane.HISTORY, LaneKept()),
+            lambda draft, seq: draft.payload,
+            POLICIES[OwnLane.HISTORY],
+        )
+        self._ways: dict[AnyLane, Lane] = {lane.name: lane for lane in (*self._lanes.values(), self._history)}
+        self._history_points = HistoryPoints(
+            home=setup.home, boot=setup.boot, origins={pump.pump: pump.origin for pump in setup.pumps}
+        )
         requests = _decoded(kept.get("requests"), _Requests)
         self._answered: OrderedDict[str, str | None] = OrderedDict(requests.answered if requests else {})
         self._next_commit = 1
@@ -265,6 +279,7 @@ class Engine:
         self._thrown_out_t_ms: int | None = None
         self._batches_dropped = 0
         self._points_max = projections.points_that_fit(None)
+        self._history_dropped = 0
         self.ignored = 0
         """How many messages to the home were passed over: retained, unreadable, or not for this gateway."""
         self._stopping_since_t_ms: int | None = None
@@ -282,7 +297,7 @@ class Engine:
     @property
     def held_in_memory(self) -> int:
         """How many messages and drafts are in memory, of all lanes."""
-        return sum(lane.in_memory for lane in self._every_lane())
+        return sum(lane.in_memory for lane in (*self._every_lane(), self._history))
 
     def _every_lane(self) -> list[Lane]:
         """In the order in which they are served: alerts before telemetry."""
@@ -314,13 +329,17 @@ class Engine:
             case CommitFailed():
                 self._commit_failed(turn, happened)
             case Fetched():
-                self._lanes[happened.fetch.lane].fetched(happened.fetch, happened.found)
+                self._ways[happened.fetch.lane].fetched(happened.fetch, happened.found)
             case PortOpened():
                 self._port_opened(turn, happened.port)
             case PortLost():
                 self._port_lost(turn, happened)
             case CertificateRead():
                 self._certificate_read(turn, happened)
+            case HistoryAnswered():
+                turn.notes.extend([] if happened.note is None else [happened.note])
+                if happened.written_up_to is not None:
+                    self._history.receipt(happened.written_up_to, turn.t_ms)
             case StopRequested():
                 if self._stopping_since_t_ms is None:
                     self._stopping_since_t_ms = turn.t_ms
@@ -588,11 +607,11 @@ class Engine:
             lane.replace(
                 seq,
                 speaker.void(
-                    turn.instant.utc_ms, lane.name, seq, f"refused by the broker: {event.reason_code}"
+                    turn.instant.utc_ms, sent.lane, seq, f"refused by the broker: {event.reason_code}"
                 ),
             )
             if speaker is self._speaker:
-                self._not_committed_from(lane.name, seq)
+                self._not_committed_from(sent.lane, seq)
         elif not self.setup.collector and releases(event.reason_code):
             lane.confirmed(seq, turn.t_ms)
 
@@ -919,7 +938,7 @@ class Engine:
         while self._commits_under_way and next(iter(self._commits_under_way)) <= number:
             _, under_way = self._commits_under_way.popitem(last=False)
             for name, seq in under_way.seqs.items():
-                self._lanes[name].committed(seq, under_way.writes[name])
+                self._ways[name].committed(seq, under_way.writes[name])
             if under_way.told != self._told:
                 self._told = under_way.told
                 turn.open_changed = True
@@ -1118,6 +1137,8 @@ class Engine:
     def _project(self, turn: _Turn) -> None:
         speaker, utc_ms, synced = self._speaker, turn.instant.utc_ms, turn.moment.synced
         for change in turn.changes:
+            if self.setup.history:
+                self._history_points.take(change, turn.t_ms, turn.moment)
             match change:
                 case AlertChanged(alert=alert):
                     draft = speaker.alert(alert, turn.t_ms, synced)
@@ -1149,6 +1170,8 @@ class Engine:
         gather = self._telemetry_is_due(turn)
         for pump in self._pumps.values():
             self._gather_telemetry(turn, pump, gather)
+        if self.setup.history:
+            self._gather_history(turn, gather)
 
     def _telemetry_is_due(self, turn: _Turn) -> bool:
         """Of all pumps at once, so that one commit serves for all; while nobody hears us, only at the rate at
@@ -1169,7 +1192,7 @@ class Engine:
         ):
             # It has its number (or was dropped from a full lane): what is taken now goes into another.
             self._batch_is_gone(pump, pump.points_in_waiting_batch)
-        ready = self._points_that_may_leave(turn, pump)
+        ready = [point for point in pump.points if self._may_leave(turn, point.t_ms)]
         if not ready or pump.points_since_t_ms is None:
             return
         if not gather and len(ready) < self._points_max:
@@ -1191,11 +1214,29 @@ class Engine:
             else:
                 self._batch_is_gone(pump, len(batch))
 
-    def _points_that_may_leave(self, turn: _Turn, pump: WatchedPump) -> list[projections.Point]:
-        """All that can be dated; and, while the clock is not set, those that have waited long enough."""
+    def _may_leave(self, turn: _Turn, t_ms: int) -> bool:
+        """Whether what was taken then can be dated, or has waited long enough for the clock to be set."""
         if turn.moment.synced or self._stopping_since_t_ms is not None:
-            return pump.points
-        return [point for point in pump.points if turn.t_ms - point.t_ms >= UNDATED_POINTS_WAIT_MS]
+            return True
+        return turn.t_ms - t_ms >= UNDATED_POINTS_WAIT_MS
+
+    def _gather_history(self, turn: _Turn, gather: bool) -> None:
+        """With the telemetry, so that one commit serves for both."""
+        points, lane = self._history_points, self._history
+        if gather:
+            left_out = points.left_out
+            for draft in points.batches(turn.moment, turn.t_ms, lambda t_ms: self._may_leave(turn, t_ms)):
+                lane.put(draft)
+            if points.left_out != left_out:
+                turn.notes.append(
+                    f"history: {points.left_out - left_out} lines left out: the clock was never set"
+                )
+        # By twenties: each time some are numbered, the card must be written.
+        lane.number(turn.t_ms, may_leave=not lane.under_way)
+        if lane.dropped != self._history_dropped:
+            dropped, self._history_dropped = lane.dropped - self._history_dropped, lane.dropped
+            points.dropped(dropped, turn.t_ms, turn.moment)
+            turn.notes.append(f"history: {dropped} batches dropped: the server has taken none for too long")
 
     def _batch_is_gone(self, pump: WatchedPump, points: int) -> None:
         pump.batch += 1
@@ -1238,8 +1279,9 @@ class Engine:
             notes=tuple(turn.notes),
             writes=tuple(turn.writes),
             commit=commit,
-            fetches=tuple(fetch for lane in self._lanes.values() if (fetch := lane.wanted()) is not None),
+            fetches=tuple(fetch for lane in self._ways.values() if (fetch := lane.wanted()) is not None),
             sends=tuple(sends),
+            history=tuple(self._history.to_send(turn.t_ms)) if self.setup.history else (),
             wake_in_ms=self._wake_in_ms(turn),
             stop=stopped,
         )
@@ -1250,6 +1292,7 @@ class Engine:
             or bool(turn.urgent_pumps)
             or self._lanes[LaneName.ALERTS].must_commit
             or (self._connected and self._lanes[LaneName.TELEMETRY].has_new_numbers)
+            or self._history.has_new_numbers
             or turn.must_commit
         )
         assert self._next_sign_of_life_t_ms is not None
@@ -1259,7 +1302,7 @@ class Engine:
         periodic = turn.t_ms >= along_from_t_ms or self._stopping_since_t_ms is not None
         if periodic:
             self._next_sign_of_life_t_ms = turn.t_ms + SIGN_OF_LIFE_EVERY_MS
-        lanes = tuple(changes for lane in self._lanes.values() if not (changes := lane.take_changes()).empty)
+        lanes = tuple(changes for lane in self._ways.values() if not (changes := lane.take_changes()).empty)
         kept: list[tuple[str, bytes]] = [
             (
                 "sign_of_life",
@@ -1297,8 +1340,8 @@ class Engine:
         number = self._next_commit
         self._next_commit += 1
         self._commits_under_way[number] = _CommitUnderWay(
-            seqs={name: lane.next_seq - 1 for name, lane in self._lanes.items()},
-            writes={name: lane.writes for name, lane in self._lanes.items()},
+            seqs={name: lane.next_seq - 1 for name, lane in self._ways.items()},
+            writes={name: lane.writes for name, lane in self._ways.items()},
             told=self._told_when_committed,
         )
         return Commit(number=number, alerts=tuple(turn.alerts), lanes=lanes, kept=changed)

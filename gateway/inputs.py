@@ -82,6 +82,14 @@ class CertificateRead(Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
+class HistoryAnswered(Struct, frozen=True, kw_only=True):
+    """The history has been written up to this number, or why it is not."""
+
+    moment: Moment
+    written_up_to: int | None = None
+    note: str | None = None
+
+
 class StopRequested(Struct, frozen=True, kw_only=True):
     """A person or systemd asks the gateway to end."""
 
@@ -98,5 +106,6 @@ Input = (
     | CommitFailed
     | Fetched
     | CertificateRead
+    | HistoryAnswered
     | StopRequested
 )

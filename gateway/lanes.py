@@ -16,6 +16,8 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -26,6 +28,15 @@ UNDER_WAY_MAX = 20
 """How many messages may be under way in a lane (mqtt page)."""
 STALLED_AFTER_MS = 30_000
 """So long without progress, and everything without a receipt is sent again (mqtt page)."""
+
+
+class OwnLane(StrEnum):
+    """Durable ways out that are not over MQTT: the broker and its page do not know them."""
+
+    HISTORY = "history"
+
+
+AnyLane: TypeAlias = LaneName | OwnLane
 
 
 class LanePolicy(Struct, frozen=True, kw_only=True):
@@ -43,15 +54,25 @@ class LanePolicy(Struct, frozen=True, kw_only=True):
     """How many drafts may be in memory that the card does not have: it may refuse for long."""
     in_memory_only: bool = False
     """Nothing of it is ever on a card."""
+    stalled_after_ms: int | None = STALLED_AFTER_MS
+    """So long without progress, and all is sent again; ``None`` if whoever is handed it will answer."""
 
 
-POLICIES: Mapping[LaneName, LanePolicy] = {
+POLICIES: Mapping[AnyLane, LanePolicy] = {
     LaneName.TELEMETRY: LanePolicy(
         # Seven days of four pumps polled each second, and some batches that a restart has left unfilled.
         waiting_max=25_000,
         waiting_bytes_max=400_000_000,
         window=2 * UNDER_WAY_MAX,
         unwritten_max=200,
+    ),
+    OwnLane.HISTORY: LanePolicy(
+        # Seven days of a batch each 30 s.
+        waiting_max=20_160,
+        waiting_bytes_max=400_000_000,
+        window=2 * UNDER_WAY_MAX,
+        unwritten_max=200,
+        stalled_after_ms=None,
     ),
 }
 """Of each lane; one that is not named has no bounds."""
@@ -78,7 +99,7 @@ class Waiting(Struct, frozen=True, kw_only=True):
 class LaneChanges(Struct, frozen=True, kw_only=True):
     """What a transaction must write of one lane."""
 
-    lane: LaneName
+    lane: AnyLane
     numbered: tuple[Message, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     no_longer_waiting: tuple[int, ...] = ()
@@ -135,7 +156,7 @@ class LaneKept(Struct, frozen=True, kw_only=True):
 class Fetch(Struct, frozen=True, kw_only=True):
     """Drafts whose turn comes near: these places and all between them."""
 
-    lane: LaneName
+    lane: AnyLane
     first_place: int
     last_place: int
 
@@ -148,9 +169,10 @@ class Lane:
     """The queue of one lane. It is told what happens and asked what to write and what to send."""
 
     def __init__(
-        self, name: LaneName, kept: LaneKept, number_draft: NumberDraft, policy: LanePolicy | None = None
+        self, name: AnyLane, kept: LaneKept, number_draft: NumberDraft, policy: LanePolicy | None = None
     ) -> None:
         self.name = name
+        self._mqtt_lane = name if isinstance(name, LaneName) else None
         self.next_seq = kept.next_seq
         self.dropped = 0
         """Waiting drafts that were dropped because there was no room for them."""
@@ -199,6 +221,11 @@ class Lane:
     def committed_seq(self) -> int:
         """Highest number that is on the card."""
         return self._committed_seq
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything has a number and no receipt."""
+        return bool(self._held)
 
     @property
     def idle(self) -> bool:
@@ -285,7 +312,7 @@ class Lane:
                 payload=self._number_draft(draft, self.next_seq),
                 retain=draft.retain,
                 expiry_s=draft.expiry_s,
-                lane=self.name,
+                lane=self._mqtt_lane,
                 seq=self.next_seq,
             )
             if not self._held:
@@ -346,7 +373,7 @@ class Lane:
         message = self._held.get(seq)
         if message is None:
             return
-        voided = Message(topic=message.topic, payload=payload, lane=self.name, seq=seq)
+        voided = Message(topic=message.topic, payload=payload, lane=self._mqtt_lane, seq=seq)
         self._held[seq] = voided
         self._numbered_drafts.pop(seq, None)
         self._numbered.append(voided)
@@ -447,7 +474,8 @@ class Lane:
 
     def to_send(self, t_ms: int) -> list[Message]:
         """Messages that may leave now, in order. They count as sent."""
-        if self._held and t_ms - self._progress_t_ms >= STALLED_AFTER_MS:
+        stalls_t_ms = self.next_resend_t_ms()
+        if stalls_t_ms is not None and t_ms >= stalls_t_ms:
             self._sent_seq = self.oldest - 1
             self._progress_t_ms = t_ms
         ready = [
@@ -460,7 +488,8 @@ class Lane:
 
     def next_resend_t_ms(self) -> int | None:
         """When silence becomes a stall, if something is under way."""
-        return self._progress_t_ms + STALLED_AFTER_MS if self._held else None
+        stalled_after_ms = self._policy.stalled_after_ms
+        return self._progress_t_ms + stalled_after_ms if self._held and stalled_after_ms is not None else None
 
     def receipt(self, seq: int, t_ms: int) -> bool:
         """The collector has stored all up to this number. False if it is to be ignored.

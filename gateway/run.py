@@ -18,13 +18,15 @@ from types import FrameType
 from typing import Protocol
 
 from alerts.mqtt import BrokerEvent, BrokerMessage, MqttClient
-from alerts.sink import SinkDown
+from alerts.sink import Message, SinkDown
 from drivers.family import LineSettings
 from drivers.link import Link, LinkDown, open_link
 from gateway.certificate import not_after_utc_ms
 from gateway.clock import Clock
+from gateway.config import HistoryConfig
 from gateway.effects import Commit, Effects, Send, Write
 from gateway.engine import Engine
+from gateway.history import History, history_of
 from gateway.inputs import (
     BytesArrived,
     CertificateRead,
@@ -32,6 +34,7 @@ from gateway.inputs import (
     Committed,
     Fetched,
     FromBroker,
+    HistoryAnswered,
     Input,
     PortLost,
     PortOpened,
@@ -105,6 +108,9 @@ class Performer(Protocol):
 
     def release(self, send: Send) -> None:
         """Hand a message to the broker; the answer comes through the inbox."""
+
+    def write_history(self, batch: Message) -> None:
+        """Hand a batch to the history; the answer comes through the inbox."""
 
 
 class Threads:
@@ -318,10 +324,13 @@ class Certificate:
 class RealPerformer:
     """Show on standard error, write to the ports, commit to the card, release to the broker."""
 
-    def __init__(self, ports: Ports, card: Card, broker: MqttClient | None) -> None:
+    def __init__(
+        self, ports: Ports, card: Card, broker: MqttClient | None, history: History | None = None
+    ) -> None:
         self._ports = ports
         self._card = card
         self._broker = broker
+        self._history = history
 
     def show(self, line: str) -> None:
         """Tell the person at the gateway."""
@@ -351,6 +360,11 @@ class RealPerformer:
         except SinkDown:
             log.debug("not sent: %s", send.message.topic)
 
+    def write_history(self, batch: Message) -> None:
+        """Hand a batch to the history; its thread takes its time."""
+        if self._history is not None and batch.seq is not None:
+            self._history.write(batch.seq, batch.payload)
+
 
 def perform(effects: Effects, performer: Performer) -> None:
     """Perform the effects of one input, in the order that keeps the promises."""
@@ -366,6 +380,8 @@ def perform(effects: Effects, performer: Performer) -> None:
         performer.fetch(fetch)
     for send in effects.sends:
         performer.release(send)
+    for batch in effects.history:
+        performer.write_history(batch)
 
 
 Observer = Callable[[Input, Effects], None]
@@ -384,6 +400,7 @@ class Gateway:
         broker: Callable[[Callable[[BrokerEvent], None]], MqttClient] | None,
         watchdog: Watchdog,
         certificate: Path | None = None,
+        history: HistoryConfig | None = None,
         observers: Iterable[Observer] = (),
         performer: Callable[[Performer], Performer] = lambda real: real,
     ) -> None:
@@ -396,9 +413,14 @@ class Gateway:
         self._card = Card(store, self._inbox, self._threads)
         self._certificate = Certificate(certificate, self._inbox, self._threads)
         self._broker = broker(self._deliver) if broker is not None else None
+        self._history = (
+            history_of(history, self._heard_from_history, self._threads.stopping)
+            if history is not None
+            else None
+        )
         self._watchdog = watchdog
         self._observers = tuple(observers)
-        self._performer = performer(RealPerformer(self._ports, self._card, self._broker))
+        self._performer = performer(RealPerformer(self._ports, self._card, self._broker, self._history))
 
     @property
     def store_token(self) -> str:
@@ -418,6 +440,8 @@ class Gateway:
         self._card.start()
         self._ports.start()
         self._certificate.start()
+        if self._history is not None:
+            self._threads.start("history", self._history.serve)
         if self._broker is not None:
             self._broker.start()
         self._watchdog.ready()
@@ -454,6 +478,9 @@ class Gateway:
 
     def _deliver(self, event: BrokerEvent) -> None:
         self._inbox.put(partial(FromBroker, event=event))
+
+    def _heard_from_history(self, written_up_to: int | None, note: str | None) -> None:
+        self._inbox.put(partial(HistoryAnswered, written_up_to=written_up_to, note=note))
 
     def _asked_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
         # Not in the handler itself: it may have interrupted the very queue that it would put into.

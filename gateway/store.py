@@ -24,7 +24,7 @@ from msgspec import Struct
 from alerts.alert import Alert, AlertState
 from alerts.sink import Lane, Message
 from gateway.effects import Commit
-from gateway.lanes import POLICIES, Draft, Fetch, LaneKept, LanePolicy, Waiting
+from gateway.lanes import POLICIES, AnyLane, Draft, Fetch, LaneKept, LanePolicy, OwnLane, Waiting
 
 SCHEMA_VERSION = 1
 PAGE_BYTES = 1024
@@ -55,7 +55,7 @@ class Restored(Struct, frozen=True, kw_only=True):
     store: str
     """The token of this database: a new one for a new card."""
     alerts: tuple[Alert, ...]
-    lanes: dict[Lane, LaneKept]
+    lanes: dict[AnyLane, LaneKept]
     kept: dict[str, bytes]
     set_aside: str | None = None
     """Name of the broken file that was set aside, if there was one."""
@@ -200,7 +200,7 @@ class Store:
             msgspec.msgpack.decode(body, type=Alert)
             for (body,) in self._database.execute("select body from alert order by alert_id")
         )
-        lanes = {lane: self._restore_lane(lane) for lane in Lane}
+        lanes: dict[AnyLane, LaneKept] = {lane: self._restore_lane(lane) for lane in (*Lane, *OwnLane)}
         kept = {
             str(name): bytes(body) for name, body in self._database.execute("select name, body from kept")
         }
@@ -210,7 +210,7 @@ class Store:
         row = self._database.execute("select value from meta where name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def _restore_lane(self, lane: Lane) -> LaneKept:
+    def _restore_lane(self, lane: AnyLane) -> LaneKept:
         next_seq = self._meta(f"next_seq/{lane}")
         numbered = tuple(
             msgspec.msgpack.decode(body, type=Message)

@@ -62,6 +62,7 @@ EDGES = (
     "gateway/decode.py",
     "gateway/demo*.py",
     "gateway/families.py",
+    "gateway/history.py",
     "gateway/intended_use.py",
     "gateway/probe.py",
     "gateway/progress.py",

@@ -74,6 +74,7 @@ class Home:
         serial_number: str | None = None,
         collector: str = "main",
         mqtt_version: int = 5,
+        history: bool = False,
         observe: Callable[[Input, Effects], None] = lambda happened, effects: None,
     ) -> None:
         self.card = folder / "dripwatch.sqlite"
@@ -82,6 +83,9 @@ class Home:
         self.serial_number = serial_number
         self.collector = collector
         self.mqtt_version = mqtt_version
+        self.history = history
+        self.batches: list[Message] = []
+        """Handed to the history."""
         self._observe = observe
         self.now_ms = 0
         self.clock_error_ms = 0
@@ -131,6 +135,7 @@ class Home:
                 collector=self.collector,
                 mqtt=True,
                 mqtt_version=self.mqtt_version,
+                history=self.history,
                 boot=f"b-{self.starts}",
             ),
             store=restored.store,
@@ -174,6 +179,7 @@ class Home:
         self.notes.extend(effects.notes)
         self.shown.extend([] if effects.show is None else [effects.show])
         self.sends.extend(effects.sends)
+        self.batches.extend(effects.history)
         fetches = effects.fetches
         if effects.commit is not None:
             effects = self._commit(effects.commit, effects)

@@ -63,17 +63,21 @@ class Recorder:
     def release(self, send: Send) -> None:
         self.done.append("release")
 
+    def write_history(self, batch: Message) -> None:
+        self.done.append("history")
+
 
 EFFECTS = {
     "show": {"show": "a line"},
     "write": {"writes": (Write(port="x", data=b"?"),) * 2},
     "commit": {"commit": Commit(number=1)},
     "release": {"sends": (Send(message=Message(topic="t", payload=b"{}"), token=1),) * 2},
+    "history": {"history": (Message(topic="", payload=b"a b=1 1", seq=1),)},
 }
 
 
 def test_whatever_effects_there_are_they_are_shown_written_committed_and_released_in_this_order():
-    order = ["show", "write", "commit", "release"]
+    order = ["show", "write", "commit", "release", "history"]
     for count in range(len(EFFECTS) + 1):
         for names in permutations(EFFECTS, count):
             recorder = Recorder()

@@ -280,6 +280,9 @@ class Home:
         self.world.broker.from_gateway(send)
         self._boundary()
 
+    def write_history(self, batch: Message) -> None:
+        """This world has no server for the history."""
+
     def _boundary(self) -> None:
         self.world.effect_boundaries += 1
         if self.world.effect_boundaries == self.world.cut_power_at_boundary:
