@@ -17,6 +17,7 @@ from gateway.core.volumes import Volumes
 CLOCKS_DIFFER = 0.001
 """The pump's clock and the gateway's, as a share of time: each has a quartz, within 200 ppm or far better."""
 _BUSY_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.PAUSED, PumpState.ALARM})
+_INTERRUPTS = frozenset({PumpState.PAUSED, PumpState.ALARM, PumpState.OFF, PumpState.PRIMING})
 OF_THE_OCCURRENCE = (
     Kind.NO_DELIVERY,
     Kind.WRONG_RATE,
@@ -99,7 +100,8 @@ class Doses:
                 delivered_ml = self._given_unseen(t_ms, elapsed_ms, delivered_ml, goes_on=goes_on)
             if goes_on:
                 self._deliver_outside(reading, t_ms, elapsed_ms, delivered_ml)
-            else:
+            elif memory.next_number is not None or reading.state not in _INTERRUPTS:
+                # Before the clock was ever set no dose is known as such: what interrupts it does not end it.
                 self._stop_run(t_ms)
         elif doing is Doing.DELIVERING:
             self._deliver(memory.occurrence, reading, t_ms)

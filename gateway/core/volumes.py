@@ -207,8 +207,8 @@ class Volumes:
         """The same outside an occurrence: only how long and how much."""
         memory = self._case.memory
         if memory.run is not None:
-            steady = reading.state in DELIVERING_STATES
-            memory.run.delivering_ms += elapsed_ms if steady else elapsed_ms / 2
+            ends = (memory.doing is Doing.DELIVERING) + (reading.state in DELIVERING_STATES)
+            memory.run.delivering_ms += elapsed_ms * ends / 2
             memory.run.volume_ml += delivered_ml or 0.0
         if delivered_ml is not None:
             self._boluses.outside(delivered_ml, memory.carry.elapsed_ms)

@@ -75,6 +75,7 @@ class Home:
         collector: str = "main",
         mqtt_version: int = 5,
         history: bool = False,
+        in_1970: bool = False,
         observe: Callable[[Input, Effects], None] = lambda happened, effects: None,
     ) -> None:
         self.card = folder / "dripwatch.sqlite"
@@ -88,8 +89,9 @@ class Home:
         """Handed to the history."""
         self._observe = observe
         self.now_ms = 0
-        self.clock_error_ms = 0
-        self.synced = True
+        # A machine without a battery clock, before the network has told it the time.
+        self.clock_error_ms = 15_000 - BEGINNING_UTC_MS if in_1970 else 0
+        self.synced = not in_1970
         self.starts = 0
         self.machine_boots = 1
         self._booted_ms = 0
