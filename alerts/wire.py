@@ -532,13 +532,16 @@ def _read_time(type_: type, value: Any) -> Any:
     return UtcTime(parse_iso_utc(value))
 
 
+_FOUND = re.compile(r"(?<=^Invalid )(?P<kept>[a-z ]+?):? ['\"].*$", re.DOTALL)
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<place>[^`]*)`)?$", re.DOTALL)
 
 
 def _named(sentence: str) -> str:
     match = _PLACE.match(sentence)
     assert match is not None
-    return f"{match['place'] or 'payload'}: {match['what'].replace('`', '')}"
+    # Not the value that was found: it may be anything, and the sentence goes to logs (mqtt page).
+    what = _FOUND.sub(r"\g<kept>", match["what"]).replace("`", "")
+    return f"{match['place'] or 'payload'}: {what}"
 
 
 # --- alerts ------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from gateway.core.order import OrderError, parse_order
 from gateway.core.prescription import Prescription
 from gateway.engine import Engine, EngineSetup, KeptUnreadable
 from gateway.intended_use import SHORT
+from gateway.orders import in_words
 from gateway.pump import PumpSetup
 from gateway.run import Gateway, Observer, Performer
 from gateway.store import Restored, Store, StoreFailed
@@ -196,7 +197,6 @@ def _prescription(pump: PumpConfig, text: str | None) -> Prescription | None:
     try:
         return parse_order(text)
     except OrderError as error:
-        for problem in error.problems:
-            log.error("%s: %s: %s", pump.prescription_file, problem.key, problem.message)
+        log.error("%s: %s", pump.prescription_file, in_words(error, text))
         log.error("pump %s is watched without a prescription until its file is mended", pump.pump)
         return None

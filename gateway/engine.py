@@ -678,7 +678,7 @@ class Engine:
                     self.ignored += 1
         except wire.WireError as error:
             self.ignored += 1
-            turn.notes.append(f"broker: a message on {event.topic} cannot be read: {str(error)[:200]}")
+            turn.notes.append(f"broker: a message on down/{place.what} cannot be read: {str(error)[:200]}")
 
     def _receipt(self, turn: _Turn, receipt: wire.Receipt) -> None:
         lanes = {self.store: self._lanes, self._second.store: self._second.lanes}.get(receipt.store)

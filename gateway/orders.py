@@ -194,7 +194,7 @@ def judge(order: wire.Order, known: PumpOrders) -> Judgement:
     try:
         parse_order(order.prescription)
     except OrderError as error:
-        return _refused(OrderReason.INVALID, _in_words(error, order.prescription))
+        return _refused(OrderReason.INVALID, in_words(error, order.prescription))
     return Judgement(Outcome.ACCEPTED)
 
 
@@ -230,7 +230,8 @@ def _refused(reason: OrderReason, message: str) -> Judgement:
     return Judgement(Outcome.REFUSED, reason, message[:_MESSAGE_LENGTH])
 
 
-def _in_words(error: OrderError, text: str) -> str:
+def in_words(error: OrderError, text: str) -> str:
+    """What is wrong with this order, for answers and logs: nothing of its texts is repeated."""
     secrets = _secrets(text)
     shown = [_problem_in_words(problem, secrets) for problem in error.problems[:_PROBLEMS_SHOWN]]
     more = len(error.problems) - len(shown)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alerts.mqtt import BrokerConnected
 from alerts.sink import Lane
+from gateway.app import compose
 from gateway.broker_answers import BrokerAnswers
+from gateway.config import parse_config
 from gateway.effects import Send
 from gateway.inputs import FromBroker, Tick
 from tests.gateway.home import ORDER, Home
@@ -358,3 +361,64 @@ def test_a_batch_is_made_no_larger_than_the_broker_takes(tmp_path, packet_bytes_
     assert [len(json.loads(message.payload)["points"]) for message in batches] == [points, points]
     if packet_bytes_max is not None and points > 1:
         assert {len(message.payload) + len(message.topic) < packet_bytes_max for message in batches} == {True}
+
+
+# -- names ------------------------------------------------------------------------------------------------
+
+
+def test_the_client_id_and_the_user_are_the_homes_pseudonym_and_the_session_is_kept_for_a_week(
+    tmp_path, monkeypatch
+):
+    asked: dict[str, Any] = {}
+
+    class Client:
+        def __init__(self, config: Any, **options: Any) -> None:
+            asked.update(options)
+
+    monkeypatch.setattr("gateway.app.MqttClient", Client)
+    (tmp_path / "words.txt").write_text("")
+    text = f"""
+format = "dripwatch-gateway/1"
+home = "h-7f3a"
+state_dir = "{tmp_path / "state"}"
+[mqtt]
+host = "127.0.0.1"
+port = 1883
+[[pump]]
+id = "p1"
+family = "dummy"
+port = "script:{tmp_path / "words.txt"}"
+origin = "test"
+"""
+    gateway = compose(parse_config(text, tmp_path))
+    gateway._store.close()
+    assert (asked["client_id"], asked["username"]) == ("dw-h-7f3a", "h-7f3a")
+    assert asked["session_expiry_s"] == 7 * DAY_S
+    assert asked["subscriptions"] == (("dripwatch/v1/h-7f3a/down/#", 1),)
+    will = asked["will"]()
+    assert (will.topic, will.retain, will.qos) == ("dripwatch/v1/h-7f3a/up/status", True, 1)
+
+
+def test_a_prescription_file_that_cannot_be_read_is_logged_without_what_stands_in_it(tmp_path, caplog):
+    for name, text in {
+        "rx.toml": ORDER.replace("[drug]", '[drug]\nconcentration = "morphine of Erika Mustermann"'),
+        "words.txt": "",
+    }.items():
+        (tmp_path / name).write_text(text)
+    config = parse_config(
+        f"""
+format = "dripwatch-gateway/1"
+home = "h-7f3a"
+state_dir = "{tmp_path / "state"}"
+[[pump]]
+id = "p1"
+family = "dummy"
+port = "script:{tmp_path / "words.txt"}"
+origin = "test"
+prescription = "rx.toml"
+""",
+        tmp_path,
+    )
+    compose(config)._store.close()
+    assert "drug.concentration" in caplog.text
+    assert "Mustermann" not in caplog.text

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 
 import pytest
 
+from alerts import wire
 from alerts.sink import Lane
 from drivers import families
-from tests.world.world import HOME, World
+from tests.gateway.home import Home as GatewayHome
+from tests.world.world import BEGINNING_UTC_MS, HOME, PUMP, World
 
 
 def told_once_and_completely(world: World) -> None:
@@ -185,20 +189,97 @@ def test_a_first_boot_without_a_clock_tells_an_occlusion_as_soon_and_accuses_nob
     told_once_and_completely(world)
 
 
-@pytest.mark.parametrize("scenario", ["noisy_line", "occlusion"])
-def test_no_topic_payload_or_log_carries_the_pumps_serial_number_or_a_name(tmp_path, caplog, scenario):
-    caplog.set_level(logging.DEBUG, logger="dripwatch")
-    world = World(tmp_path, scenario)
-    world.home.power_on()
+PERSON, STREET = "Erika Mustermann", "Elm Street 12"
+
+
+def nothing_more(world: World) -> None:
     world.run_for(180)
-    assert world.broker.delivered
-    orders = [message for message in world.broker.delivered if message.topic.endswith("/order")]
-    others = [message for message in world.broker.delivered if message not in orders]
-    topics = b"".join(message.topic.encode() for message in world.broker.delivered)
-    said = caplog.text.encode() + topics + b"".join(message.payload for message in others)
-    serial = world.device.scenario.machine.serial_number.encode()
-    drug = world.prescription.drug_name.encode()
-    for secret in (serial, serial.hex().encode(), serial.hex(" ").encode()):
-        assert secret not in said + b"".join(message.payload for message in orders)
+
+
+def all_that_can_be_said(world: World) -> None:
+    """Requests of each kind, right and wrong; cuts of the network and of the power; a clock that is set."""
+    world.run_until(lambda: bool(world.board.of_kind("occlusion")), within_s=30)
+    world.board.acknowledge(world.board.of_kind("occlusion")[0])
+    text = world.order
+    right = {"version": 1, "prescription": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    for what, fields in [
+        ("resync", {}),
+        ("watch", {}),
+        ("absence", {"what": "away", "for_s": 5, "reason": f"{PERSON}, {STREET}"}),
+        ("absence", {"what": PERSON, "for_s": 5}),
+        ("absence", {"what": "away", "for_s": STREET}),
+        ("ack", {"alert_id": PERSON, "rev": 1, "role": "nurse"}),
+        ("ack", {"alert_id": "a-s-1-1", "rev": 1, "role": PERSON}),
+        ("receipt", {"collector": PERSON, "store": STREET, "alerts": 1, "telemetry": 1}),
+        ("receipt", {"schema": PERSON}),
+        ("order", {**right, "sha256": "0" * 64}),
+        ("order", right),
+        ("order", {**right, "version": 2, "prescription": text + f"\n{PERSON} = '{STREET}'"}),
+        ("order", {**right, "version": PERSON}),
+    ]:
+        payload = {"schema": f"dripwatch.{what}/1", "time": wire.iso_utc(BEGINNING_UTC_MS + world.now_ms),
+                   "id": f"i-{world.now_ms}", "by": "nurse-07", **fields}  # fmt: skip
+        pump = PUMP if what in ("order", "absence") else None
+        world.broker.to_gateway(wire.down(HOME, what, pump=pump), json.dumps(payload).encode())
+        world.run_for(1)
+    world.broker.cut()
+    world.run_for(90)
+    world.broker.heal()
+    world.home.clock_error_ms = 3_600_000
+    world.run_for(10)
+    world.home.cut_power()
+    world.after(20_000, world.home.power_on)
+    world.run_for(90)
+    kinds = {message.topic.split("/up/")[1].split("/")[-1] for message in world.broker.delivered}
+    assert {"status", "beat", "open", "state", "telemetry", "event", "order", "answer"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("scenario", "goes_on"), [("noisy_line", nothing_more), ("occlusion", all_that_can_be_said)]
+)
+def test_no_topic_payload_or_log_carries_the_pumps_serial_number_a_name_or_an_address(
+    tmp_path, caplog, monkeypatch, scenario, goes_on
+):
+    caplog.set_level(logging.DEBUG, logger="dripwatch")
+    shown: list[str] = []
+    world = World(tmp_path, scenario)
+    monkeypatch.setattr(world.home, "show", shown.append)
+    world.home.power_on()
+    goes_on(world)
+    said = caplog.text + "".join(shown)
+    of_orders = ""
+    for message in world.broker.delivered:
+        said += message.topic
+        if message.topic.endswith("/order"):
+            of_orders += message.payload.decode()
+        else:
+            said += message.payload.decode()
+    serial = world.device.scenario.machine.serial_number
+    for secret in (serial, serial.encode().hex(), serial.encode().hex(" "), PERSON, STREET):
+        assert secret not in said + of_orders
     # Only the text of an order names the drug, by its token.
-    assert drug not in said
+    assert world.prescription.drug_name not in said
+    answers = [json.loads(m.payload) for m in world.broker.delivered if m.topic.endswith("/order")]
+    for answer in answers:
+        words = {name: what for name, what in answer.items() if name not in ("in_force", "waiting")}
+        assert world.prescription.drug_name not in json.dumps(words)
+
+
+def test_another_pumps_serial_number_is_neither_said_nor_logged(tmp_path):
+    ours, another = "8002-11111", "8002-99999"
+    home = GatewayHome(tmp_path, serial_number=ours)
+    home.connect()
+    home.plug_in()
+    home.hear(f"state=idle rate_ml_h=0 volume_ml=0 alarms= serial={another}")
+    for _ in range(40):
+        home.hear(f"\x7f serial={another} \x7f")
+        home.wait(1)
+    alert_id = home.alert("wrong_pump")["alert_id"]
+    home.tell("ack", id="i-1", alert_id=alert_id, rev=1, role="nurse", adopt=True)
+    home.hear(f"state=idle rate_ml_h=0 volume_ml=0 alarms= serial={ours}")
+    home.wait(60)
+    assert {"wrong_pump", "garbled_link"} <= {alert["kind"] for alert in home.said("alert")}
+    said = "".join(home.notes + home.shown)
+    said += "".join(send.message.topic + send.message.payload.decode() for send in home.sends)
+    assert ours not in said
+    assert another not in said
