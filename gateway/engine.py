@@ -594,8 +594,9 @@ class Engine:
         if sent.lane is None or sent.seq is None:
             return
         lane, seq, speaker = self._lanes[sent.lane], sent.seq, self._speaker
-        number = wire.decode_number(sent.payload) if not self._second.idle else None
-        if number is not None and number.store == self._second.store:
+        number = wire.decode_number(sent.payload)
+        if number is not None and number.store != self.store:
+            # Also what was sent twice and released by the first answer: its numbers are not the card's.
             lane, speaker = self._second.lanes[sent.lane], self._second_speaker
         message = lane.held(seq)
         if (

@@ -422,3 +422,28 @@ prescription = "rx.toml"
     compose(config)._store.close()
     assert "drug.concentration" in caplog.text
     assert "Mustermann" not in caplog.text
+
+
+def test_a_second_answer_to_what_was_sent_from_memory_releases_nothing_that_is_on_the_card(tmp_path):
+    home = Home(tmp_path, collector="")
+    home.connect()
+    home.plug_in()
+    home.card_refuses = True
+    home.hear(OCCLUDED)
+    home.wait(31)
+    from_memory = [
+        send
+        for send in home.sends
+        if send.message.lane is Lane.ALERTS
+        and json.loads(send.message.payload)["store"] != home.engine.store
+        and send.message.seq == 1
+    ]
+    assert len(from_memory) == 2, "sent, and again after half a minute"
+    home.card_works()
+    for send in home.sends[:]:
+        number = (send.message.lane, send.message.seq)
+        if send.message.lane is not None and number != (Lane.ALERTS, 1):
+            home.confirm(send)
+    for send in from_memory:
+        home.confirm(send)
+    assert held(home) == 1
