@@ -1159,10 +1159,11 @@ class Engine:
                     self._lane(LaneName.ALERTS).put(speaker.answer(change, turn.t_ms, utc_ms, synced))
                 case OrderAnswered(pump=token):
                     draft = speaker.order(change, turn.t_ms, utc_ms, synced)
-                    # The broker keeps the last one: it must be the newest.
-                    self._lane(LaneName.ALERTS).forget(draft.key)
-                    self._lane(LaneName.ALERTS).put(draft)
-                    self._lane(LaneName.ALERTS).keep_newest(speaker.order_keys(token), ANSWERS_WAITING_MAX)
+                    # The broker keeps the last one: it must be the newest. It leaves when the order is kept.
+                    lane = self._lanes[LaneName.ALERTS]
+                    lane.forget(draft.key)
+                    lane.put(draft)
+                    lane.keep_newest(speaker.order_keys(token), ANSWERS_WAITING_MAX)
                 case PointTaken():
                     pump = self._pumps[change.pump]
                     pump.points.append(projections.point(change))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from alerts import wire
 from alerts.sink import Lane as LaneName
 from alerts.sink import Message
 from gateway.lanes import Draft, Lane, LaneKept, LanePolicy, NumberDraft
@@ -46,10 +47,14 @@ class SecondStore:
         return all(lane.idle for lane in self.lanes.values())
 
     def take_over(self, first: dict[LaneName, Lane]) -> None:
-        """The card refuses. Telemetry that the card would have waits for it."""
+        """The card refuses. Telemetry that the card would have waits for it, and so do answers to orders: no
+        order is told to be in force before it is kept.
+        """
         self.in_use = True
         for draft in first[LaneName.ALERTS].take_back():
-            self.lanes[LaneName.ALERTS].put(draft)
+            place = wire.parse_topic(draft.topic)
+            waits = place is not None and place.what == "order"
+            (first if waits else self.lanes)[LaneName.ALERTS].put(draft)
 
     def hand_back(self, first: dict[LaneName, Lane]) -> None:
         """The card works again."""
