@@ -898,6 +898,8 @@ class Engine:
             )
         )
         turn.notes.append(f"order for {token}: {message}")
+        # Its urgency is in its state, and a board goes by that when this home falls silent.
+        pump.published = None
         self._read_as_often_as_ordered(turn, pump.setup.port)
 
     def _read_as_often_as_ordered(self, turn: _Turn, port: str) -> None:

@@ -118,6 +118,8 @@ class Schedule(Struct, frozen=True, kw_only=True):
     phases: tuple[Phase, ...]
 
 
+LEAST_POLL_MS = 1_000
+"""No order has a pump asked more often: some take nearly as long to answer."""
 DEMAND_POLL_MS = 2_000
 """A pump that gives boluses on demand is read at least as often (prescription page, ``poll``)."""
 
@@ -157,4 +159,5 @@ class Prescription(Struct, frozen=True, kw_only=True):
     @property
     def poll_at_most_ms(self) -> int:
         """The most time between two readings for which this order asks."""
-        return self.pump.poll_ms if self.demand is None else min(self.pump.poll_ms, DEMAND_POLL_MS)
+        asked_for_ms = self.pump.poll_ms if self.demand is None else min(self.pump.poll_ms, DEMAND_POLL_MS)
+        return max(LEAST_POLL_MS, asked_for_ms)

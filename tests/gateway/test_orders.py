@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -12,13 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alerts import wire
+from drivers import families
+from drivers.family import PumpOnLine
 from gateway import orders, projections
 from gateway.changes import OrderAnswered
 from gateway.core.timeline import Instant
 from gateway.engine import Engine, KeptUnreadable
+from gateway.inputs import Tick
 from gateway.orders import KnownOrder, OrderReason, Outcome, PumpOrders, judge
 from gateway.store import Store
+from tests.drivers.bedside import Bedside, token_of
 from tests.gateway.home import HOME, ORDER, Home
+from tests.simulator.scenarios import H, constant, scenario
 
 FASTER = ORDER.replace("rate_ml_h = 60.0", "rate_ml_h = 70.0")
 VITAL = ORDER + '\n[response]\nurgency = "vital"\n'
@@ -422,11 +427,12 @@ def test_the_text_of_an_order_is_in_no_log(home):
 
 def test_the_urgency_of_the_new_order_holds_for_what_is_told_from_then_on(home):
     give(home, 1, VITAL)
+    home.put(Tick)
+    assert home.said("state")[-1]["urgency"] == "vital"
     home.unplug()
     home.wait(90)
     alert = home.alert("no_data")
     assert (alert["urgency"], alert["priority"], alert["respond_within_s"]) == ("vital", "high", 180)
-    assert home.said("state")[-1]["urgency"] == "vital"
     home.card_refuses = True
     home.wait(40)
     home.card_works()
@@ -451,6 +457,21 @@ def test_an_order_with_demand_has_the_pump_read_at_least_each_2_s(tmp_path, monk
     give(home, 3, DEMAND)
     start_again(home)
     assert home.engine._on_line["port-p1"][0].poll_ms == 2_000
+
+
+@pytest.mark.parametrize("name", [name for name in families.known() if name != "dummy"])
+@pytest.mark.parametrize("after_ms", range(20_000, 20_500, 70))
+def test_a_dialogue_that_begins_anew_for_another_poll_in_the_middle_of_an_answer_reads_on(name, after_ms):
+    at = Bedside(families.find(name), scenario(constant(60.0, H)))
+    at.run(after_ms)
+    (pump,) = at.device.pumps
+    line = PumpOnLine(pump=token_of(pump), address=pump, poll_ms=2_000)
+    at.session = families.find(name).open_session([line])
+    at.session.opened(at.now_ms)
+    at.run(after_ms + 60_000)
+    read_ms = [reading.at_ms for reading in at.readings if reading.at_ms > after_ms]
+    assert read_ms[0] <= after_ms + 5_000
+    assert max(later - one for one, later in pairwise(read_ms)) <= 2_500
 
 
 def stand_still(home: Home, *, minutes: int) -> None:
@@ -571,12 +592,12 @@ def test_the_newest_answer_is_the_last_and_no_flood_fills_the_card(home):
     assert len(told) <= orders.ANSWERS_WAITING_MAX
 
 
-def test_a_card_that_refuses_delays_the_answer_and_a_cut_then_leaves_the_order_to_come_again(home):
-    home.card_refuses = True
+def test_a_slow_card_delays_the_answer_and_a_cut_then_leaves_the_order_to_come_again(home):
+    home.card_is_slow = True
     give(home, 1)
     assert answers(home) == []
     home.cut_power()
-    home.card_refuses, home.refused = False, []
+    home.card_is_slow, home.refused = False, []
     home.start()
     home.connect()
     assert in_force(home) == ORDER

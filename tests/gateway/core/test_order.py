@@ -187,6 +187,7 @@ def test_as_needed_is_given_as_often_as_its_limits_allow():
     ("changes", "poll_at_most_ms"),
     [
         ([], 5_000),
+        (['[pump]\npoll = "0.01s"'], 1_000),
         (['[pump]\npoll = "10s"'], 10_000),
         ([PCA], 2_000),
         ([PCA, '[pump]\npoll = "1s"'], 1_000),
