@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,8 @@ from gateway.watchdog import Watchdog
 
 DATABASE = "dripwatch.sqlite"
 SESSION_EXPIRY_S = 7 * 24 * 3600
+
+_INSTALL = "install it with: pip install 'dripwatch[history]'"
 
 log = logging.getLogger("dripwatch")
 
@@ -86,6 +89,10 @@ def compose(
     """The gateway of real parts that this configuration describes. Raises StoreFailed."""
     if config.panel is not None:
         log.warning("[panel] is set, but this version of Dripwatch does not use it yet")
+    history = config.history
+    if history is not None and find_spec("influxdb_client") is None:
+        log.error("[history]: influxdb-client is not installed, so nothing is written there; %s", _INSTALL)
+        history = None
     clock = SystemClock(always_synced=config.clock_trusted)
     store = Store(config.state_dir / DATABASE)
     restored = store.restore()
@@ -97,7 +104,7 @@ def compose(
         collector=config.mqtt.collector if config.mqtt else "",
         mqtt=config.mqtt is not None,
         mqtt_version=config.mqtt.version if config.mqtt else 5,
-        history=config.history is not None,
+        history=history is not None,
         boot=f"b-{secrets.token_hex(4)}",
     )
     try:
@@ -132,7 +139,7 @@ def compose(
         broker=broker if config.mqtt is not None else None,
         watchdog=Watchdog(),
         certificate=Path(config.mqtt.cert_file) if config.mqtt and config.mqtt.cert_file else None,
-        history=config.history,
+        history=history,
         observers=observers,
         performer=performer,
     )

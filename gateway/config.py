@@ -43,6 +43,12 @@ class HistoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     bucket: str
     token_file: str
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch("https?://[^/?#@ ]+[^?#@ ]*", self.url):
+            raise ValueError(
+                f"{self.url!r} is no address of a server; write it as https://influx.example.org"
+            )
+
 
 class PanelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """BCM numbers of the pins of the caregiver's panel."""

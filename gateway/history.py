@@ -6,7 +6,6 @@ mode drops points without a word when a server refuses them, and a stop would wa
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import re
 import threading
@@ -60,7 +59,8 @@ class HistoryServer:
         except ApiException as refused:
             self.close()
             return Answer(
-                status=refused.status,
+                # 0: the certificate of the server was not accepted.
+                status=refused.status or None,
                 retry_after_s=_seconds(refused.headers.get("Retry-After") if refused.headers else None),
                 words=_words(refused.body),
             )
@@ -159,12 +159,15 @@ def _seconds(retry_after: str | None) -> int | None:
 
 
 class _Complaint(msgspec.Struct):
-    message: str = ""
+    """What InfluxDB answers with a refusal."""
+
+    message: str
 
 
 def _words(body: object) -> str:
-    """What the server says of a refusal, shortened."""
-    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
-    with contextlib.suppress(msgspec.DecodeError):
-        text = msgspec.json.decode(text, type=_Complaint).message
+    """What InfluxDB says of a refusal, shortened; any other text may hold addresses and is not passed on."""
+    try:
+        text = msgspec.json.decode(body if isinstance(body, (bytes, str)) else b"", type=_Complaint).message
+    except msgspec.DecodeError:
+        return ""
     return "".join(character if character.isprintable() else " " for character in text)[:WORDS_MAX].strip()

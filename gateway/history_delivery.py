@@ -17,6 +17,9 @@ SLOW_RETRY_MS = 300_000
 ASKED_TO_WAIT_MAX_MS = 3_600_000
 """A server may ask for more patience (Retry-After), but not for any."""
 
+PROBE = "dripwatch history=1i"
+"""A line that no server has a reason to refuse, of whatever time the server has."""
+
 _WRITTEN = 204
 _REFUSED_FOR_CONTENT = (400, 413, 422)
 _ASKS_FOR_PATIENCE = (429, 503)
@@ -73,30 +76,48 @@ class Delivery:
         self._target = target
         self._parts: list[str] = []
         self._failures = 0
-        self._noted: str | None = None
+        self._noted: set[int | Trouble] = set()
+        """What has been said since a write succeeded last."""
+        self._probing = False
+        self._takes_others = False
+        """The server takes what is surely right: what it refuses of this batch is the fault of the batch."""
         self._set_aside_of_batch = 0
         self._refusal = ""
 
     @property
     def lines(self) -> str:
         """What is to be written now."""
-        return self._parts[-1]
+        return PROBE if self._probing else self._parts[-1]
 
     def begin(self, batch: str) -> None:
         """Take the next batch."""
         self._parts = [batch]
+        self._probing = self._takes_others = False
         self._set_aside_of_batch = 0
 
     def answered(self, answer: Answer) -> Step:
         """The server has answered, or has not."""
+        probed, self._probing = self._probing, False
         if answer.status == _WRITTEN:
-            self._parts.pop()
+            if probed:
+                self._takes_others = True
+            else:
+                self._parts.pop()
             return self._went_on()
-        if answer.status in _REFUSED_FOR_CONTENT:
-            self._refused(answer)
-            return self._went_on()
+        if answer.status in _REFUSED_FOR_CONTENT and not probed:
+            if self._takes_others:
+                self._refused(answer)
+                return self._went_on()
+            # Some servers answer so to a wrong address: nothing is left out before that is known.
+            self._probing = True
+            return Step()
+        return self._in_trouble(answer)
+
+    def _in_trouble(self, answer: Answer) -> Step:
         words, slow = self._trouble(answer)
-        note, self._noted = (f"history: {words}" if words != self._noted else None), words
+        what = answer.trouble if answer.status is None else answer.status
+        note = f"history: {words}" if what not in self._noted else None
+        self._noted.add(what)
         self._failures += 1
         wait_ms = min(RETRY_AFTER_MIN_MS * 2 ** min(self._failures - 1, 16), RETRY_AFTER_MAX_MS)
         if slow:
@@ -114,13 +135,14 @@ class Delivery:
         else:
             self.set_aside += 1
             self._set_aside_of_batch += 1
-            self._refusal = f"{answer.status}{_in_brackets(answer.words)}"
+            self._refusal = f"{answer.status}{f': {answer.words}' if answer.words else ''}"
 
     def _went_on(self) -> Step:
         notes = []
-        if self._noted is not None:
+        if self._noted:
             notes.append("history: is being written again")
-        self._failures, self._noted = 0, None
+            self._noted.clear()
+        self._failures = 0
         done = not self._parts
         if done and self._set_aside_of_batch:
             notes.append(
@@ -135,7 +157,10 @@ class Delivery:
         if status is None and answer.trouble is Trouble.FILE:
             return f"history.token_file: {answer.words}", True
         if status is None:
-            return "the server does not answer: what is to be written waits here, for seven days", False
+            return (
+                f"the server cannot be reached ({answer.words}): what is to be written waits here",
+                False,
+            )
         if status in _WORDS:
             words = _WORDS[status].format(token_file=target.token_file, bucket=target.bucket, org=target.org)
             return f"{words} (it answered {status})", True
@@ -145,7 +170,3 @@ class Delivery:
             f"at history.url is no InfluxDB 2 API (it answered {status} to a write): correct history.url",
             True,
         )
-
-
-def _in_brackets(words: str) -> str:
-    return f": {words}" if words else ""

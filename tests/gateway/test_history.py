@@ -12,8 +12,8 @@ from drivers.reading import PumpState, Reading
 from gateway.changes import PointTaken
 from gateway.core.monitor import DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import Moment
-from gateway.history_delivery import Answer, Delivery, Step, Target, Trouble
-from gateway.history_points import HistoryPoints
+from gateway.history_delivery import PROBE, Answer, Delivery, Step, Target, Trouble
+from gateway.history_points import STATE_NUMBERS, HistoryPoints
 from gateway.inputs import HistoryAnswered
 from gateway.lanes import POLICIES, UNDER_WAY_MAX, OwnLane
 from tests.gateway.home import Home
@@ -60,7 +60,7 @@ def test_a_point_is_a_line_with_units_in_the_names_and_nothing_for_what_the_pump
     points.take(taken(moment(5_000), rate_ml_h=60.0, volume_ml=1.25), 5_000, moment(5_000))
     assert lines(points, moment(9_000)) == [
         "infusion,boot=b-1,home=h-1,origin=real,pump=p1"
-        f' rate_ml_h=60.0,state="running",volume_ml=1.25 {UTC_MS + 5_000}'
+        f' rate_ml_h=60.0,state="running",state_number=4i,volume_ml=1.25 {UTC_MS + 5_000}'
     ]
 
 
@@ -68,7 +68,7 @@ def test_a_number_that_is_none_never_reaches_the_server() -> None:
     points = history_points()
     points.take(taken(moment(1), rate_ml_h=float("nan"), volume_ml=float("inf")), 1, moment(1))
     (line,) = lines(points, moment(2))
-    assert ' state="running" ' in line
+    assert ' state="running",state_number=4i ' in line
 
 
 def test_points_taken_before_the_clock_was_set_get_their_true_time_once_it_is() -> None:
@@ -267,6 +267,9 @@ def test_of_a_refused_batch_only_the_line_that_is_refused_is_left_out(status: in
     taken_by_server: list[str] = []
     for _ in range(100):
         text = of_batch.lines
+        if text == PROBE:
+            step = of_batch.answered(Answer(status=204))
+            continue
         if "bad" in text:
             step = of_batch.answered(Answer(status=status, words="field type conflict"))
         else:
@@ -284,6 +287,27 @@ def test_of_a_refused_batch_only_the_line_that_is_refused_is_left_out(status: in
 
 def test_a_batch_that_is_refused_does_not_hold_up_the_next() -> None:
     of_batch = delivery()
+    assert of_batch.answered(Answer(status=400)) == Step()
+    assert of_batch.lines == PROBE
+    assert not of_batch.answered(Answer(status=204)).done
     assert of_batch.answered(Answer(status=400)).done
     of_batch.begin("c d=1 1")
     assert of_batch.answered(Answer(status=204)) == Step(done=True)
+
+
+def test_a_server_that_refuses_everything_costs_no_line() -> None:
+    """VictoriaMetrics answers 400 to an address that it does not know."""
+    of_batch = delivery("a b=1 1\na b=2 2")
+    assert of_batch.answered(Answer(status=400)) == Step()
+    step = of_batch.answered(Answer(status=400))
+    assert (step.done, step.wait_ms) == (False, 300_000)
+    assert step.note is not None
+    assert "correct history.url" in step.note
+    assert of_batch.lines == "a b=1 1\na b=2 2"
+    assert of_batch.answered(Answer(status=204)).done
+    assert of_batch.set_aside == 0
+
+
+def test_every_state_has_a_number_of_its_own() -> None:
+    assert sorted(STATE_NUMBERS.values()) == list(range(len(PumpState)))
+    assert set(STATE_NUMBERS) == set(PumpState)
