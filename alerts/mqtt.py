@@ -155,6 +155,11 @@ class MqttClient:
         """Begins to connect, and returns at once."""
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread, once started, still goes on: it connects, or tries to."""
+        return self._thread.is_alive()
+
     def send(self, message: Message, token: int) -> None:
         """Hands over one message. The broker's answer comes as ``BrokerConfirmed``; at QoS 0, when it is out.
 

@@ -96,6 +96,8 @@ UNDATED_POINTS_WAIT_MS = 3_600_000
 """So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
 GARBLED_FOR_MS = 30_000
 RESYNC_AT_MOST_EVERY_MS = 60_000
+KEEPS_UP_AFTER_MS = 60_000
+"""So long nothing was lost, and the gateway keeps up again: a flood comes in waves."""
 ALONE_AFTER_MS = 600_000
 """So long without being thrown out, and there is no second gateway under our name any more."""
 IDS_KEPT = 1_000
@@ -275,7 +277,7 @@ class Engine:
         self._watched_t_ms: int | None = None
         self._storage_failing = self._gateway_has(Kind.STORAGE_FAILING)
         self._inbox_losses = 0
-        self._overloaded_now = self._gateway_has(Kind.OVERLOADED)
+        self._lost_t_ms: int | None = None
         self._thrown_out_t_ms: int | None = None
         self._batches_dropped = 0
         self._points_max = projections.points_that_fit(None)
@@ -526,15 +528,16 @@ class Engine:
     def _overloaded(self, turn: _Turn, losses: int) -> None:
         if losses != self._inbox_losses:
             lost, self._inbox_losses = losses - self._inbox_losses, losses
+            self._lost_t_ms = turn.t_ms
+            if self._gateway_has(Kind.OVERLOADED):
+                return
             self._about_gateway(
                 turn,
                 Kind.OVERLOADED,
                 Verdict.PRESENT,
                 f"The gateway could not keep up: {lost} happenings were not looked at.",
             )
-            self._overloaded_now = True
-        elif self._overloaded_now:
-            self._overloaded_now = False
+        elif self._lost_t_ms is None or turn.t_ms - self._lost_t_ms >= KEEPS_UP_AFTER_MS:
             self._about_gateway(turn, Kind.OVERLOADED, Verdict.ABSENT, "")
 
     def _certificate_read(self, turn: _Turn, happened: CertificateRead) -> None:

@@ -43,15 +43,19 @@ from gateway.inputs import (
 )
 from gateway.lanes import Fetch
 from gateway.store import Store, StoreFailed
-from gateway.watchdog import Watchdog
+from gateway.watchdog import ROUND_TAKES_S, Pulses, Watchdog
 
 INBOX_MAX = 10_000
+INBOX_BYTES_MAX = 4_000_000
+"""What pumps and nurses have said and nobody has looked at yet takes no more memory than this."""
 READ_FOR_S = 0.5
 REOPEN_AFTER_MIN_S = 0.25
 REOPEN_AFTER_MAX_S = 2.0
 """A pump must be watched again within 5 s of the return of its port: this long it may wait to be noticed."""
 RECOMMIT_AFTER_MIN_S = 0.5
 RECOMMIT_AFTER_MAX_S = 30.0
+CARD_TAKES_S = 30.0
+"""So long one transaction may take: a worn card needs seconds, and SQLite itself waits for 5 s."""
 CERTIFICATE_EVERY_S = 3_600.0
 
 log = logging.getLogger("dripwatch")
@@ -66,29 +70,60 @@ class Inbox:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._queue: queue.Queue[Input] = queue.Queue()
+        self._queue = _MeasuredQueue()
+        self._next: Input | None = None
+        self._losses_told = 0
         self.losses = 0
 
     def put(self, make: Callable[..., Input]) -> None:
         """Put what ``make(moment=...)`` makes of now."""
         happened = make(moment=self._clock.moment())
-        if _is_said_by_others(happened) and self._queue.qsize() >= INBOX_MAX:
+        said = said_bytes(happened)
+        full = self._queue.qsize() >= INBOX_MAX or self._queue.bytes + (said or 0) > INBOX_BYTES_MAX
+        if said is not None and full:
             self.losses += 1
         else:
             self._queue.put(happened)
 
     def take(self, wait_s: float) -> Input:
-        """The next happening, or a ``Tick`` when nothing has happened for ``wait_s``."""
+        """The next happening, or a ``Tick`` when nothing has happened for ``wait_s``.
+
+        And a ``Tick`` before it if something was lost since: a flood leaves no moment without a happening.
+        """
+        if self._next is not None:
+            happened, self._next = self._next, None
+            return happened
         try:
-            return self._queue.get(timeout=max(0.0, wait_s))
+            happened = self._queue.get(timeout=max(0.0, wait_s))
         except queue.Empty:
+            self._losses_told = self.losses
             return Tick(moment=self._clock.moment(), inbox_losses=self.losses)
+        if self._losses_told != self.losses:
+            self._losses_told, self._next = self.losses, happened
+            return Tick(moment=happened.moment, inbox_losses=self.losses)
+        return happened
 
 
-def _is_said_by_others(happened: Input) -> bool:
+class _MeasuredQueue(queue.Queue[Input]):
+    """Knows how many bytes of others it holds. What is done here is done under the queue's own lock."""
+
+    bytes = 0
+
+    def _put(self, item: Input) -> None:
+        super()._put(item)
+        self.bytes += said_bytes(item) or 0
+
+    def _get(self) -> Input:
+        item = super()._get()
+        self.bytes -= said_bytes(item) or 0
+        return item
+
+
+def said_bytes(happened: Input) -> int | None:
+    """How much a pump or a nurse has said; ``None``: it comes from neither."""
     if isinstance(happened, FromBroker):
-        return isinstance(happened.event, BrokerMessage)
-    return isinstance(happened, BytesArrived)
+        return len(happened.event.payload) if isinstance(happened.event, BrokerMessage) else None
+    return len(happened.data) if isinstance(happened, BytesArrived) else None
 
 
 class Performer(Protocol):
@@ -118,6 +153,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
+        self.pulses = Pulses()
         self.broken: BaseException | None = None
         self._threads: list[threading.Thread] = []
 
@@ -166,7 +202,11 @@ class Ports:
     def start(self) -> None:
         """Begin to read all ports."""
         for port, line in self._lines.items():
+            self._came_round(port)
             self._threads.start(f"port {port}", partial(self._serve, port, line))
+
+    def _came_round(self, port: str) -> None:
+        self._threads.pulses.beat(f"port {port}")
 
     def write(self, write: Write) -> None:
         """Hand bytes to the pump; a port that is gone is noticed by its reader."""
@@ -183,6 +223,7 @@ class Ports:
         reopen_after_s = REOPEN_AFTER_MIN_S
         said = ""
         while not stopping.is_set():
+            self._came_round(port)
             try:
                 link = open_link(port, line)
             except LinkDown as down:
@@ -205,6 +246,7 @@ class Ports:
         self._inbox.put(partial(PortOpened, port=port))
         try:
             while not stopping.is_set():
+                self._came_round(port)
                 data = link.read(READ_FOR_S)
                 if data:
                     heard = True
@@ -239,6 +281,7 @@ class Card:
 
     def start(self) -> None:
         """Begin to write."""
+        self._threads.pulses.beat("card")
         self._threads.start("card", self._serve)
 
     def commit(self, commit: Commit) -> None:
@@ -253,6 +296,7 @@ class Card:
         stopping = self._threads.stopping
         again_after_s = RECOMMIT_AFTER_MIN_S
         while not (stopping.is_set() and self._queue.empty()):
+            self._threads.pulses.beat("card")
             try:
                 self._take(self._queue.get(timeout=READ_FOR_S))
             except queue.Empty:
@@ -260,10 +304,12 @@ class Card:
             while True:
                 while not self._queue.empty():
                     self._take(self._queue.get_nowait())
+                self._threads.pulses.beat("card", CARD_TAKES_S)
                 try:
                     self._perform()
                 except StoreFailed as error:
                     self._inbox.put(partial(CommitFailed, number=self._number, reason=str(error)))
+                    self._threads.pulses.beat("card", again_after_s + ROUND_TAKES_S)
                     if stopping.wait(again_after_s):
                         return
                     again_after_s = min(again_after_s * 2, RECOMMIT_AFTER_MAX_S)
@@ -419,6 +465,7 @@ class Gateway:
             else None
         )
         self._watchdog = watchdog
+        self._late: list[str] = []
         self._observers = tuple(observers)
         self._performer = performer(RealPerformer(self._ports, self._card, self._broker, self._history))
 
@@ -465,12 +512,28 @@ class Gateway:
                 self._watchdog.status(effects.show)
             for observe in self._observers:
                 observe(happened, effects)
-            self._watchdog.alive()
+            self._feed_the_watchdog()
             if self._threads.broken is not None:
                 raise self._threads.broken
             if effects.stop:
                 return
             wait_s = min(1.0, (effects.wake_in_ms - self._age_ms(happened)) / 1000)
+
+    def _feed_the_watchdog(self) -> None:
+        """Only while everything comes round: acquisition, card, broker, and this loop itself.
+
+        What is stuck cannot be mended from here; systemd starts the gateway anew, which reports the
+        interruption.
+        """
+        now_ms = self._clock.moment().monotonic_ms
+        late = self._threads.pulses.late(now_ms) if now_ms is not None else []
+        if self._broker is not None and not self._broker.is_running:
+            late.append("mqtt")
+        if late and late != self._late:
+            log.error("does not come round any more: %s; the watchdog is not fed", ", ".join(late))
+        self._late = late
+        if not late:
+            self._watchdog.alive()
 
     def _age_ms(self, happened: Input) -> int:
         now_ms, then_ms = self._clock.moment().monotonic_ms, happened.moment.monotonic_ms

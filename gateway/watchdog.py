@@ -11,6 +11,36 @@ import os
 import socket
 from collections.abc import Mapping
 
+ROUND_TAKES_S = 15.0
+"""So long a thread may take to come round before it counts as stuck: longer than any wait of its own."""
+
+
+class Pulses:
+    """Which threads come round. Each says so itself; a thread that stands still says nothing.
+
+    Going round is progress, whatever comes of it: a pump that is unplugged, a broker that is away or a card
+    that refuses is no reason to start the gateway anew.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[object, float]] = {}
+        self._seen: dict[str, tuple[object, int]] = {}
+
+    def beat(self, part: str, within_s: float = ROUND_TAKES_S) -> None:
+        """This part has come round, and will again within so many seconds. From any thread."""
+        self._said[part] = (object(), within_s)
+
+    def late(self, now_ms: int) -> list[str]:
+        """Parts that should have come round by now. For one thread only, which asks again and again."""
+        late: list[str] = []
+        for part, (beat, within_s) in list(self._said.items()):
+            seen, since_ms = self._seen.get(part, (None, now_ms))
+            if seen is not beat:
+                self._seen[part] = (beat, now_ms)
+            elif now_ms - since_ms > within_s * 1_000:
+                late.append(part)
+        return late
+
 
 class Watchdog:
     """The gateway's voice towards systemd. No method blocks or raises.
@@ -32,7 +62,7 @@ class Watchdog:
         self._tell("READY=1")
 
     def alive(self) -> None:
-        """The loop has come round once more; restarts the unit's ``WatchdogSec``."""
+        """All parts have come round once more; restarts the unit's ``WatchdogSec``."""
         self._tell("WATCHDOG=1")
 
     def stopping(self) -> None:

@@ -758,11 +758,16 @@ def test_a_storage_alert_that_was_open_at_a_power_cut_ends_with_the_first_commit
     assert home.told("storage_failing")[-1][1:] == ("latched", "resolved")
 
 
-def test_a_full_inbox_is_told_and_over_when_nothing_more_is_lost(home):
+def test_a_full_inbox_is_told_once_for_a_flood_and_is_over_when_for_a_minute_nothing_was_lost(home):
     home.put(Tick, inbox_losses=7)
     assert home.told("overloaded") == [(1, "active", "first")]
     assert "7 happenings" in home.alert("overloaded")["message"]
-    home.put(Tick, inbox_losses=7)
+    for losses in (7, 9, 9, 12):
+        home.now_ms += 30_000
+        home.put(Tick, inbox_losses=losses)
+    assert len(home.told("overloaded")) == 1
+    home.now_ms += 60_000
+    home.put(Tick, inbox_losses=12)
     assert home.told("overloaded")[-1] == (2, "latched", "resolved")
 
 

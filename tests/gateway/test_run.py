@@ -12,18 +12,19 @@ from itertools import permutations
 import pytest
 
 from alerts.condition import Kind
+from alerts.mqtt import BrokerMessage
 from alerts.sink import Message
 from drivers.family import LineSettings
-from drivers.link import LinkDown
+from drivers.link import LinkDown, PlayedLink
 from gateway import run
 from gateway.app import compose
 from gateway.clock import SystemClock
 from gateway.config import parse_config
 from gateway.effects import Commit, Effects, Send, Write
-from gateway.inputs import BytesArrived, CommitFailed, Committed, PortLost, PortOpened, Tick
+from gateway.inputs import BytesArrived, CommitFailed, Committed, FromBroker, PortLost, PortOpened, Tick
 from gateway.run import Card, Inbox, Threads, perform
-from gateway.store import Store
-from gateway.watchdog import Watchdog
+from gateway.store import Store, StoreFailed
+from gateway.watchdog import Pulses, Watchdog
 
 PATIENCE_S = 20.0
 CONFIG = """\
@@ -111,9 +112,37 @@ def test_what_pumps_say_and_finds_no_room_is_counted_and_nothing_else_is_ever_lo
         inbox.put(partial(BytesArrived, port="x", data=b"noise"))
     inbox.put(partial(PortOpened, port="x"))
     inbox.put(partial(Committed, number=1))
-    assert [type(inbox.take(0)) for _ in range(4)] == [BytesArrived, BytesArrived, PortOpened, Committed]
     tick = inbox.take(0)
     assert (type(tick), tick.inbox_losses) == (Tick, 3)
+    assert [type(inbox.take(0)) for _ in range(4)] == [BytesArrived, BytesArrived, PortOpened, Committed]
+    assert inbox.take(0).inbox_losses == 3
+
+
+def test_what_pumps_and_nurses_say_takes_no_more_memory_than_its_bound(monkeypatch):
+    monkeypatch.setattr(run, "INBOX_BYTES_MAX", 1_000)
+    inbox = Inbox(SystemClock())
+    nurse = BrokerMessage(topic="t", payload=b"x" * 300, retain=False, qos=1)
+    for _ in range(3):
+        inbox.put(partial(BytesArrived, port="x", data=b"x" * 300))
+        inbox.put(partial(FromBroker, event=nurse))
+    assert inbox.losses == 3
+    taken = [type(inbox.take(0)) for _ in range(5)]
+    assert taken == [Tick, BytesArrived, FromBroker, BytesArrived, Tick]
+    inbox.put(partial(BytesArrived, port="x", data=b"x" * 900))
+    assert type(inbox.take(0)) is BytesArrived
+
+
+def test_in_a_flood_the_loss_is_told_though_there_is_always_something_to_do(monkeypatch):
+    monkeypatch.setattr(run, "INBOX_MAX", 3)
+    inbox = Inbox(SystemClock())
+    told = []
+    for _ in range(20):
+        for _ in range(5):
+            inbox.put(partial(BytesArrived, port="x", data=b"noise"))
+        happened = inbox.take(0)
+        told += [happened.inbox_losses] if isinstance(happened, Tick) else []
+    assert told
+    assert told == sorted(set(told))
 
 
 # -- the card ---------------------------------------------------------------------------------------------
@@ -196,6 +225,7 @@ class OneThread:
     """Runs what is started at once."""
 
     def __init__(self, waits: int) -> None:
+        self.pulses = Pulses()
         self.stopping = Stopping(waits)
 
     def start(self, name, body) -> None:
@@ -363,6 +393,85 @@ def test_systemd_hears_that_we_are_ready_alive_what_is_shown_and_that_we_stop(tm
             said.append(systemd.recv(4_096).decode())
     assert said[0] == "READY=1"
     assert "WATCHDOG=1" in said
+
+
+class Fed:
+    """A watchdog that counts how often it was fed."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def alive(self) -> None:
+        self.times += 1
+
+    def ready(self) -> None: ...
+    def stopping(self) -> None: ...
+    def status(self, text: str) -> None: ...
+
+
+class Stuck:
+    """Something that never comes back, until it is let go."""
+
+    def __init__(self, monkeypatch, owner: type, name: str) -> None:
+        self.reached, self.let_go = threading.Event(), threading.Event()
+        real = getattr(owner, name)
+
+        def stuck(*given: object) -> object:
+            self.reached.set()
+            self.let_go.wait(PATIENCE_S)
+            return real(*given)
+
+        monkeypatch.setattr(owner, name, stuck)
+
+
+def fed_while(watched: Watched, fed: Fed, rounds: int = 3) -> int:
+    """How often the watchdog was fed in the last of some rounds of the loop."""
+    for _ in range(rounds):
+        before = fed.times
+        watched.until(lambda happened, effects: isinstance(happened, Tick))
+    return fed.times - before
+
+
+@pytest.fixture
+def fed(monkeypatch):
+    fed = Fed()
+    monkeypatch.setattr("gateway.app.Watchdog", lambda: fed)
+    return fed
+
+
+@pytest.mark.parametrize("part", ["card", "port"])
+def test_the_watchdog_is_fed_only_while_everything_comes_round(tmp_path, monkeypatch, fed, part):
+    monkeypatch.setattr(run, "READ_FOR_S", 0.05)
+    for name in ("CARD_TAKES_S", "ROUND_TAKES_S"):
+        monkeypatch.setattr(run, name, 0.5)
+    monkeypatch.setattr("gateway.watchdog.Pulses.beat.__defaults__", (0.5,))
+    watched = Watched(tmp_path, "0 state=idle alarms=\n")
+    assert fed_while(watched, fed) > 0
+    where = {"card": (Store, "commit"), "port": (PlayedLink, "read")}[part]
+    stuck = Stuck(monkeypatch, *where)
+    if part == "card":
+        watched.gateway._card.commit(Commit(number=0))
+    assert stuck.reached.wait(PATIENCE_S)
+    assert fed_while(watched, fed) == 0
+    stuck.let_go.set()
+    assert fed_while(watched, fed) > 0
+    watched.stop()
+
+
+def test_a_card_that_refuses_and_a_port_that_is_not_there_are_no_reason_to_start_anew(
+    tmp_path, monkeypatch, fed
+):
+    monkeypatch.setattr(run, "RECOMMIT_AFTER_MIN_S", 0.01)
+
+    def refuse(*_: object) -> None:
+        raise StoreFailed("disk is full")
+
+    watched = Watched(tmp_path, "this is no script\n")
+    monkeypatch.setattr(Store, "commit", refuse)
+    watched.gateway._card.commit(Commit(number=0))
+    watched.until(lambda happened, effects: isinstance(happened, CommitFailed))
+    assert fed_while(watched, fed) > 0
+    watched.stop()
 
 
 def test_a_card_whose_numbers_cannot_be_read_is_set_aside_and_the_gateway_begins_with_a_new_store(tmp_path):

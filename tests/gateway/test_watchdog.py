@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.watchdog import Watchdog
+from gateway.watchdog import Pulses, Watchdog
 
 
 class Supervisor:
@@ -107,3 +107,21 @@ def test_the_address_is_taken_from_the_environment_of_the_process(
     monkeypatch.setenv("NOTIFY_SOCKET", supervisor.environment["NOTIFY_SOCKET"])
     Watchdog().ready()
     assert supervisor.heard() == ["READY=1"]
+
+
+def test_who_comes_round_is_not_late_and_who_does_not_is_as_a_timetable() -> None:
+    pulses = Pulses()
+    # seconds, who comes round then, who is late
+    timetable = [
+        (0, ("card", "port"), []),
+        (10, ("port",), []),
+        (16, (), ["card"]),
+        (20, ("card", "port"), []),
+        (34, ("card",), []),
+        (36, (), ["port"]),
+    ]
+    pulses.beat("patient", 3_600.0)
+    for at_s, come_round, late in timetable:
+        for part in come_round:
+            pulses.beat(part)
+        assert pulses.late(at_s * 1_000) == late, at_s
