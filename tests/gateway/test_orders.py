@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from hashlib import sha256
 from itertools import count, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +18,13 @@ from drivers import families
 from drivers.family import PumpOnLine
 from gateway import orders, projections
 from gateway.changes import OrderAnswered
+from gateway.core.order import parse_order
 from gateway.core.timeline import Instant
 from gateway.engine import Engine, KeptUnreadable
 from gateway.inputs import Tick
 from gateway.orders import KnownOrder, OrderReason, Outcome, PumpOrders, judge
 from gateway.store import Store
+from simulator.scenario import prescription_starting
 from tests.drivers.bedside import Bedside, token_of
 from tests.gateway.home import HOME, ORDER, Home
 from tests.simulator.scenarios import H, constant, scenario
@@ -28,6 +32,7 @@ from tests.simulator.scenarios import H, constant, scenario
 FASTER = ORDER.replace("rate_ml_h = 60.0", "rate_ml_h = 70.0")
 VITAL = ORDER + '\n[response]\nurgency = "vital"\n'
 DEMAND = ORDER + '\n[demand]\nbolus_ml = 0.5\nlockout = "10min"\n'
+REGIMENS = Path(__file__).parents[2] / "simulator" / "regimens"
 SECRET = "Mustermann"
 
 
@@ -576,13 +581,14 @@ def test_what_waits_outlasts_a_change_of_the_file(home, file):
 # -- the way out and the card ------------------------------------------------------------------------
 
 
-def test_the_newest_answer_is_the_last_and_no_flood_fills_the_card(home):
+@pytest.mark.parametrize("flood", [3, 100])
+def test_the_newest_answer_is_the_last_and_no_flood_fills_the_card(home, flood):
     home.lose_broker()
     for number in range(30):
         home.tell("resync", id=f"r-{number}")
     give(home, 1, effective="on_programming")
-    for version in range(100):
-        give(home, 2, f"x{version}", id=f"i-x{version}")
+    for number in range(flood):
+        give(home, 2, f"x{number}", id=f"i-x{number}")
     deliver(home, 70.0, 2)
     home.connect()
     for _ in range(10):
@@ -620,6 +626,30 @@ def test_what_cannot_be_understood_of_the_kept_orders_is_not_as_if_there_were_no
         )
 
 
+def test_any_therapy_after_any_other_is_taken_whatever_the_pump_does_meanwhile(home):
+    chance = random.Random(5)
+    files = sorted(REGIMENS.glob("prescription-*.toml"))
+    chance.shuffle(files)
+    volume_ml = 0.0
+    for version, file in enumerate(files, start=1):
+        text = prescription_starting(file.read_text(encoding="utf-8"), "2026-11-23T12:00:00+00:00")
+        give(home, version, text, effective=chance.choice(["now", "on_programming"]))
+        rate_ml_h = chance.choice([parse_order(text).schedule.phases[0].from_ml_h, 60.0, 0.0])
+        for _ in range(5):
+            volume_ml += rate_ml_h / 3_600
+            state = chance.choice(["running", "running", "paused", "bolus", "kvo", "idle"])
+            home.wait(1)
+            home.hear(f"state={state} rate_ml_h={rate_ml_h:.2f} volume_ml={volume_ml:.3f} alarms=")
+        if chance.random() < 0.2:
+            start_again(home, chance.choice(["stop", "cut_power"]))
+        home.receipt(home.engine.alerts_next_seq - 1)
+        held = home.engine._pumps["p1"].orders
+        assert max(one.version for one in (held.in_force, held.waiting) if one) == version
+        told = home.said("order")[-1]
+        assert told["in_force"]["sha256"] == held.in_force.sha256
+    assert len(files) == 48
+
+
 arrivals = st.lists(
     st.tuples(
         st.integers(0, 4),
@@ -632,7 +662,7 @@ arrivals = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals=arrivals)
 def test_in_any_sequence_what_is_told_last_is_what_holds_and_versions_only_rise(tmp_path_factory, arrivals):
     home = Home(tmp_path_factory.mktemp("home"), order=ORDER)
