@@ -1,4 +1,5 @@
-"""Small scope, exhaustively: every sequence of up to six happenings through the life of an alert.
+"""Small scope, exhaustively: every sequence of up to six happenings through the life of an alert, and of up
+to five findings of a cause and its effect.
 
 Findings go through the inhibition into the book, as they do in a gateway. After each happening the laws are
 asked; the sequences are counted, so that their number cannot shrink unseen.
@@ -16,7 +17,7 @@ from msgspec import Struct
 from alerts.alert import Alert, AlertState, AnswerReason, Reason
 from alerts.catalogue import acknowledgement_holds_ms, respond_within_s, row
 from alerts.condition import Finding, Kind, Priority, Urgency, Verdict
-from alerts.inhibition import Inhibition, InhibitionState
+from alerts.inhibition import HOLDS_BACK, TAKES_THE_PLACE_OF, Inhibition, InhibitionState, Phase, Transition
 from alerts.lifecycle import HIGHEST_LEVEL, AlertBook, When
 
 UTC_MS = 1_700_000_000_000
@@ -288,3 +289,105 @@ def test_every_sequence_of_up_to_six_happenings_keeps_the_laws_of_a_life(kind: K
     count = Count()
     every_life(Life(kind, urgency), 6, count, set())
     assert count.sequences == all_sequences(6) == 1_948_716
+
+
+# -- a cause and its effect -------------------------------------------------------------------------------
+
+
+class Pair(Struct):
+    """A cause and an effect of it, and what was last found and told of each."""
+
+    cause: Kind
+    effect: Kind
+    inhibition: Inhibition
+    found: dict[Kind, Verdict]
+    began: dict[Kind, int]
+    """When what is present was found to be."""
+    t_ms: int = 0
+
+    def twin(self) -> Pair:
+        return Pair(
+            cause=self.cause,
+            effect=self.effect,
+            inhibition=Inhibition(Urgency.TIMED, self.inhibition.state),
+            found=dict(self.found),
+            began=dict(self.began),
+            t_ms=self.t_ms,
+        )
+
+    def is_open(self, kind: Kind) -> bool:
+        return any(known.kind is kind for known in self.inhibition.state.open)
+
+    def holds_back(self) -> bool:
+        causes = [known for known in self.inhibition.state.open if known.kind is self.cause]
+        own = row(self.effect).priority(Urgency.TIMED)
+        return any(known.priority.rank >= own.rank for known in causes)
+
+    def find(self, kind: Kind, verdict: Verdict) -> list[Transition]:
+        self.t_ms += 1_000
+        if verdict is not Verdict.PRESENT:
+            self.began.pop(kind, None)
+        elif self.found.get(kind) is not Verdict.PRESENT:
+            self.began[kind] = UTC_MS + self.t_ms
+        self.found[kind] = verdict
+        finding = Finding(kind=kind, verdict=verdict, at_ms=self.t_ms, at_utc_ms=UTC_MS + self.t_ms)
+        return self.inhibition.apply((finding,))
+
+
+def every_story(pair: Pair, depth: int, count: Count, history: tuple[str, ...] = ()) -> None:
+    for kind in (pair.cause, pair.effect):
+        for verdict in Verdict:
+            after = pair.twin()
+            told = after.find(kind, verdict)
+            count.sequences += 1
+            so_far = (*history, f"{kind} {verdict}")
+            try:
+                is_told_as_it_should_be(pair, after, kind, verdict, told)
+            except AssertionError as error:
+                raise AssertionError(f"{'; '.join(so_far)}: {error}") from error
+            if depth > 1:
+                every_story(after, depth - 1, count, so_far)
+
+
+def is_told_as_it_should_be(
+    before: Pair, after: Pair, kind: Kind, verdict: Verdict, told: list[Transition]
+) -> None:
+    if verdict is Verdict.UNKNOWN:
+        assert told == [], "not knowing neither raises nor resolves"
+    for one in (before.cause, before.effect):
+        phases = [transition.phase for transition in told if transition.finding.kind is one]
+        is_open = before.is_open(one)
+        for phase in phases:
+            assert phase is (Phase.END if is_open else Phase.START), "starts and ends take turns"
+            is_open = not is_open
+        assert is_open == after.is_open(one)
+        if after.found.get(one) is Verdict.ABSENT:
+            assert not after.is_open(one)
+    effect = after.effect
+    starts = [t for t in told if t.finding.kind is effect and t.phase is Phase.START]
+    # A suspicion in whose place the occlusion came was open: nobody has said that it is over.
+    if starts and not row(effect).moment and TAKES_THE_PLACE_OF.get(after.cause) is not effect:
+        assert after.found[effect] is Verdict.PRESENT, "what is no longer known to be so is not raised"
+    assert not (starts and after.holds_back()), "a cause that is open holds its effects back"
+    if after.found.get(effect) is Verdict.PRESENT and not row(effect).moment:
+        assert after.is_open(effect) or after.holds_back(), "what is present is told when its cause has ended"
+    for start in starts if not row(effect).moment else ():
+        since_utc_ms = start.finding.since_utc_ms or start.finding.at_utc_ms
+        assert since_utc_ms <= after.began.get(effect, since_utc_ms), "with its true beginning"
+    if after.found.get(after.cause) is Verdict.PRESENT:
+        assert after.is_open(after.cause)
+    restored = msgspec.msgpack.decode(msgspec.msgpack.encode(after.inhibition.state), type=InhibitionState)
+    assert Inhibition(Urgency.TIMED, restored).state == after.inhibition.state, "a restart changes nothing"
+
+
+PAIRS = [(cause, effect) for cause, effects in HOLDS_BACK.items() for effect in sorted(effects)]
+
+
+@pytest.mark.parametrize(("cause", "effect"), PAIRS)
+def test_every_sequence_of_up_to_five_findings_of_a_cause_and_its_effect_is_told_as_it_should_be(
+    cause: Kind, effect: Kind
+):
+    count = Count()
+    pair = Pair(cause=cause, effect=effect, inhibition=Inhibition(Urgency.TIMED), found={}, began={})
+    every_story(pair, 5, count)
+    assert count.sequences == sum(6**length for length in range(1, 6)) == 9_330
