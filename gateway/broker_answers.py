@@ -40,7 +40,9 @@ class BrokerAnswers:
     def heard(self, what: str, code: int) -> str | None:
         """The broker's answer to a message of this kind. A sentence for the log if it has not been said."""
         if is_taken(code):
-            self._troubles.pop(what, None)
+            # What was said only once, as the status at connecting, is over with what was refused likewise.
+            over = self._troubles.get(what)
+            self._troubles = {kind: code for kind, code in self._troubles.items() if code != over}
             return None
         self._troubles[what] = code
         if (what, code) in self._said:

@@ -85,6 +85,10 @@ def test_what_the_broker_refused_is_shown_until_it_takes_such_a_message():
         ("alert", 0x87, None, ", but it does not let us write"),
         ("alert", 0x00, None, ", but nobody subscribes to our messages"),
         ("state", 0x00, None, ""),
+        ("status", 0x10, "nobody subscribes to 'status'", ", but nobody subscribes to our messages"),
+        ("state", 0x10, None, ", but nobody subscribes to our messages"),
+        ("alert", 0x00, None, ", but nobody subscribes to our messages"),
+        ("state", 0x00, None, ""),
         ("state", 0x91, "see the broker's log", ", but it refuses messages (code 145)"),
     ]
     for what, code, said, shown in timetable:
