@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test matrix fuzz check bench bench-alert-path bench-card bench-spool bench-resources bench-detection bench-cost bench-pumps calibrate noise kills clean
+.PHONY: help demo test matrix fuzz check bench bench-alert-path bench-card bench-spool bench-resources bench-detection bench-cost bench-pumps calibrate noise kills soak clean
 
 # Much of the time tests wait for real processes: more of them than cores.
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
@@ -14,6 +14,7 @@ DAYS ?= 200
 SEED ?= 1
 GATEWAYS ?= 1000
 BROKERS ?= 200
+SEEDS ?= 20
 
 help:
 	@echo "make demo    a simulated pump goes wrong and a nurse is told: everything on this machine, Ctrl-C ends it"
@@ -29,6 +30,7 @@ help:
 	@echo "             makes of them: delays as multiples of the best possible, false alarms in 1,150 faultless days"
 	@echo "make noise   false alerts and misses in so many days of ordinary homes: DAYS=1000 SEED=1"
 	@echo "make kills   1,000 kill -9 of gateways and 200 of Mosquitto while alerts change: GATEWAYS=1000 BROKERS=200"
+	@echo "make soak    homes in a fake world, a day or a week each, in which all goes wrong that can: SEEDS=20"
 	@echo "make clean   removes what these have made here"
 
 demo: .venv/installed-demo
@@ -85,6 +87,9 @@ noise: .venv/installed-dev
 kills: .venv/installed-dev
 	@.ci/install-for-tests
 	$(BIN)/python -m tests.live.kills --gateway $(GATEWAYS) --broker $(BROKERS) --seed $(SEED)
+
+soak: .venv/installed-dev
+	$(BIN)/python -m tests.world.soak --seeds $(SEEDS)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .hypothesis

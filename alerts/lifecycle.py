@@ -235,6 +235,22 @@ class AlertBook:
         ]
         return min(times, default=None)
 
+    def time_was_added(self, added_ms: int, since_t_ms: int) -> list[Alert]:
+        """Continuous time has just moved on by the length of a gap that was not known at its end.
+
+        What was told or answered after the gap, at ``since_t_ms`` or later, has waited none of it: nobody is
+        told sooner for it. Returns what must be kept anew; nothing of it is told.
+        """
+        moved = []
+        for alert in self._open.values():
+            escalates_at_ms, until_ms = alert.escalates_at_ms, alert.acknowledged_until_ms
+            if escalates_at_ms is not None and escalates_at_ms - alert.respond_within_s * 1000 >= since_t_ms:
+                moved.append(replace(alert, escalates_at_ms=escalates_at_ms + added_ms))
+            elif until_ms is not None and until_ms - acknowledgement_holds_ms(alert.urgency) >= since_t_ms:
+                moved.append(replace(alert, acknowledged_until_ms=until_ms + added_ms))
+        self._open.update({alert.alert_id: alert for alert in moved})
+        return moved
+
     def withdraw(self, pump: str, when: When, only: Collection[str] | None = None) -> list[Alert]:
         """The pump or its prescription is taken out of the configuration: its open alerts become latched.
 

@@ -94,7 +94,6 @@ SIGN_OF_LIFE_ALONG_AFTER_MS = 25_000
 TELEMETRY_EVERY_MS = 30_000
 UNDATED_POINTS_WAIT_MS = 3_600_000
 """So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
-GARBLED_FOR_MS = 30_000
 RESYNC_AT_MOST_EVERY_MS = 60_000
 KEEPS_UP_AFTER_MS = 60_000
 """So long nothing was lost, and the gateway keeps up again: a flood comes in waves."""
@@ -175,6 +174,8 @@ class _Turn:
         self.open_changed = False
         self.connected = False
         """The broker has just been reached."""
+        self.statuses: dict[str, DeliveryStatus] = {}
+        """How delivery stands when all is decided, as far as it was asked for."""
 
 
 class Engine:
@@ -204,6 +205,7 @@ class Engine:
         self._set_aside = set_aside
         self._timeline = Timeline(sign_of_life.timeline if sign_of_life else None)
         self._instant: Instant | None = None
+        self._began_t_ms = 0
         self._uptime_ms = 0
         """Of the last input."""
         self._pumps = {
@@ -314,6 +316,11 @@ class Engine:
         assert self._instant is not None
         return self._instant.t_ms
 
+    @property
+    def heard_uptime_ms(self) -> dict[str, int | None]:
+        """When each pump was last heard, on the machine's own clock."""
+        return {token: pump.heard_uptime_ms for token, pump in self._pumps.items()}
+
     # -- what happened -----------------------------------------------------------------------------
 
     def handle(self, happened: Input) -> Effects:
@@ -360,12 +367,16 @@ class Engine:
             instant = msgspec.structs.replace(self._instant, gap=GapKind.NONE, stepped_ms=0)
         before, self._instant = self._instant, instant
         first = before is None
+        if before is None:
+            self._began_t_ms = instant.t_ms
         dated = instant.schedule_utc_ms is not None and (before is None or before.schedule_utc_ms is None)
         turn = _Turn(moment, instant)
         seen_ms, self._uptime_ms = turn.uptime_ms - self._uptime_ms, turn.uptime_ms
         unseen_ms = 0 if before is None else instant.t_ms - before.t_ms - seen_ms
-        if first:
+        if before is None:
             self._first(turn)
+        elif instant.gap is GapKind.RESTART_RESOLVED:
+            turn.alerts.extend(self.book.time_was_added(unseen_ms, self._began_t_ms))
         if instant.stepped_ms:
             turn.notes.append(f"the wall clock was set by {instant.stepped_ms / 1000:+.1f} s")
         if first or dated or instant.stepped_ms or instant.gap is not GapKind.NONE:
@@ -1123,8 +1134,8 @@ class Engine:
                     turn.writes.append(Write(port=port, data=data))
 
     def _watch_the_link(self, turn: _Turn, pump: WatchedPump) -> None:
-        since_uptime_ms = pump.garbled_since_uptime_ms
-        garbled = since_uptime_ms is not None and turn.uptime_ms - since_uptime_ms >= GARBLED_FOR_MS
+        from_uptime_ms = pump.garbled_from_uptime_ms
+        garbled = from_uptime_ms is not None and turn.uptime_ms >= from_uptime_ms
         if garbled and not pump.garbled:
             pump.garbled = True
             self._about_pump(
@@ -1134,7 +1145,7 @@ class Engine:
                 Verdict.PRESENT,
                 "What comes from the pump makes no sense: check the cable and its plugs.",
             )
-        elif pump.garbled and pump.link(turn.uptime_ms) == "up":
+        elif pump.garbled and not garbled and pump.link(turn.uptime_ms) == "up":
             pump.garbled = False
             self._about_pump(turn, pump, Kind.GARBLED_LINK, Verdict.ABSENT, "")
 
@@ -1408,13 +1419,11 @@ class Engine:
 
     def _state_message(self, turn: _Turn, pump: WatchedPump) -> Message | None:
         """The pump's state, if it is time for it: on change, each minute, more often while watched."""
-        status = pump.status(turn.instant)
+        status = self._status(turn, pump)
         link = pump.link(turn.uptime_ms)
         absence = pump.absences.longest()
         essence = projections.essence(pump.reading, status, link, absence)
-        watched = self._watched_t_ms is not None and turn.t_ms - self._watched_t_ms <= WATCH_HOLDS_MS
-        every_ms = STATE_WHILE_WATCHED_EVERY_MS if watched else STATE_EVERY_MS
-        due = pump.published_t_ms is None or turn.t_ms - pump.published_t_ms >= every_ms
+        due = pump.published_t_ms is None or turn.t_ms - pump.published_t_ms >= self._state_every_ms(turn)
         if essence == pump.published and not due:
             return None
         pump.published = essence
@@ -1433,6 +1442,16 @@ class Engine:
             if absence is None
             else (absence.what, turn.instant.utc_ms + absence.until_t_ms - turn.t_ms),
         )
+
+    def _status(self, turn: _Turn, pump: WatchedPump) -> DeliveryStatus:
+        status = turn.statuses.get(pump.setup.pump)
+        if status is None:
+            status = turn.statuses[pump.setup.pump] = pump.status(turn.instant)
+        return status
+
+    def _state_every_ms(self, turn: _Turn) -> int:
+        watched = self._watched_t_ms is not None and turn.t_ms - self._watched_t_ms <= WATCH_HOLDS_MS
+        return STATE_WHILE_WATCHED_EVERY_MS if watched else STATE_EVERY_MS
 
     def _stopped(self, turn: _Turn) -> bool:
         """Whether a requested stop is complete: everything on the card, and the goodbye handed to the
@@ -1459,8 +1478,24 @@ class Engine:
         return self.last_will(moment)
 
     def _wake_in_ms(self, turn: _Turn) -> int:
-        wakes: list[int | None] = [turn.t_ms + 1_000, self._next_sign_of_life_t_ms, self.book.next_due_t_ms()]
-        wakes.extend(pump.next_wake_t_ms() for pump in self._pumps.values())
+        wakes: list[int | None] = [self._next_sign_of_life_t_ms, self.book.next_due_t_ms()]
+        for pump in self._pumps.values():
+            wakes.append(pump.next_wake_t_ms())
+            for uptime_ms in (pump.silent_from_uptime_ms, pump.garbled_from_uptime_ms):
+                if uptime_ms is not None and uptime_ms > turn.uptime_ms:
+                    wakes.append(turn.t_ms + uptime_ms - turn.uptime_ms)
+            if self._connected and pump.points and pump.points_since_t_ms is not None:
+                due_t_ms = pump.points_since_t_ms + TELEMETRY_EVERY_MS
+                # What is due and not gathered cannot be dated yet.
+                wakes.append(due_t_ms if due_t_ms > turn.t_ms else None)
+            if pump.absences.on or pump.absences.not_seen_over:
+                wakes.append(turn.t_ms + 1_000)
+            if self._connected and pump.published_t_ms is not None:
+                wakes.append(pump.published_t_ms + self._state_every_ms(turn))
+        if self._stopping_since_t_ms is not None:
+            wakes.append(turn.t_ms + 1_000)
+        if self._thrown_out_t_ms is not None:
+            wakes.append(max(turn.t_ms + 1_000, self._thrown_out_t_ms + ALONE_AFTER_MS))
         wakes.extend(
             session.next_due_ms()
             for port, session in self._sessions.items()
@@ -1468,7 +1503,12 @@ class Engine:
         )
         if self._connected:
             wakes.append(self._next_beat_t_ms)
-            wakes.extend(lane.next_resend_t_ms() for lane in self._every_lane())
+            for name in self._lanes:
+                both = (self._second.lanes[name], self._lanes[name])
+                wakes.extend(lane.next_resend_t_ms() for lane in both)
+                if not all(lane.all_sent for lane in both):
+                    # The next ones wait for these, whatever is due in them.
+                    break
         return max(0, min(wake for wake in wakes if wake is not None) - turn.t_ms)
 
     def _status_line(self, turn: _Turn) -> str | None:
@@ -1483,7 +1523,7 @@ class Engine:
         for token, pump in self._pumps.items():
             reading = pump.reading
             said = f"{reading.state}" if reading is not None else PumpState.UNKNOWN
-            verdict = pump.status(turn.instant).verdict
+            verdict = self._status(turn, pump).verdict
             parts.append(
                 f"{token}: link {pump.link(turn.uptime_ms)}, pump says {said}, {verdict.replace('_', ' ')}"
             )

@@ -21,6 +21,7 @@ from gateway.orders import FILE_VERSION, KnownOrder, PumpOrders, at_start
 
 SILENT_AFTER_POLLS = 3
 SILENT_AFTER_MIN_MS = 10_000
+GARBLED_FOR_MS = 30_000
 SEEN_BY_THE_ENGINE = frozenset(
     {
         Kind.NO_PRESCRIPTION,
@@ -158,10 +159,22 @@ class WatchedPump:
         """``up``, ``down``, ``silent`` or ``garbled`` (mqtt page, ``beat``)."""
         if not self.port_open:
             return "down"
-        silent_after_ms = max(SILENT_AFTER_POLLS * self.poll_ms, SILENT_AFTER_MIN_MS)
-        if self.heard_uptime_ms is not None and uptime_ms - self.heard_uptime_ms <= silent_after_ms:
+        if self.silent_from_uptime_ms is not None and uptime_ms < self.silent_from_uptime_ms:
             return "up"
         return "garbled" if self.garbled_since_uptime_ms is not None else "silent"
+
+    @property
+    def silent_from_uptime_ms(self) -> int | None:
+        """From when on its link is no longer up, if nothing more is heard; ``None``: it never was."""
+        if self.heard_uptime_ms is None:
+            return None
+        return self.heard_uptime_ms + max(SILENT_AFTER_POLLS * self.poll_ms, SILENT_AFTER_MIN_MS) + 1
+
+    @property
+    def garbled_from_uptime_ms(self) -> int | None:
+        """From when on its link is garbled for too long, if nothing is heard that makes sense."""
+        since_uptime_ms = self.garbled_since_uptime_ms
+        return None if since_uptime_ms is None else since_uptime_ms + GARBLED_FOR_MS
 
     def status(self, instant: Instant) -> DeliveryStatus:
         """How delivery stands, as a board shows it: while an absence is on it is not judged (mqtt page)."""

@@ -453,6 +453,10 @@ def _with_points(home: KnownHome, pump: str | None, points: tuple[Point, ...]) -
     if pump is None or not points:
         return home
     known = home.pumps.get(pump, KnownPump())
+    if len(points) == 1 and (not known.points or points[0].time_utc_ms > known.points[-1].time_utc_ms):
+        # nearly always: the newest of all
+        newest = (*known.points[-POINTS_MAX + 1 :], *points)
+        return _with_pump(home, pump, replace(known, points=newest))
     by_time = {point.time_utc_ms: point for point in (*known.points, *points)}
     newest = tuple(sorted(by_time.values(), key=lambda point: point.time_utc_ms)[-POINTS_MAX:])
     return _with_pump(home, pump, replace(known, points=newest))

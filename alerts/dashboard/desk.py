@@ -67,6 +67,8 @@ KEPT_MS = {Lane.ALERTS: 366 * 24 * 3_600_000, Lane.TELEMETRY: 30 * 24 * 3_600_00
 FORGETS_EVERY_MS = 10_000
 FORGETS_MOST = 500
 """Of each lane at a time: more than thousands of pumps send meanwhile, and a moment's work for the disk."""
+NOTHING_OLD_FOR_MS = 600_000
+"""When all that was old is gone, it is looked again after so long."""
 EXPIRY_S_MAX = 2**32 - 1
 """MQTT 5: four bytes."""
 BROKER_REFUSES_FROM = 128
@@ -148,7 +150,7 @@ class Desk:
         self._progress: dict[LaneKey, LaneProgress] = {}
         self._timers: dict[tuple[str, str], ReceiptTimer] = {}
         self._watched_ms: int | None = None
-        self._forgot_ms: int | None = None
+        self._forgets_ms: int | None = None
         self.missed = 0
         """How many messages found no place."""
         self.showing = self._remembered()
@@ -431,9 +433,9 @@ class Desk:
 
     def _when_due(self) -> None:
         now_ms = self._clock.now_ms()
-        if self._forgot_ms is None or now_ms - self._forgot_ms >= FORGETS_EVERY_MS:
-            self._forgot_ms = now_ms
-            self._forget_what_is_old()
+        if self._forgets_ms is None or now_ms >= self._forgets_ms:
+            there_is_more = self._forget_what_is_old()
+            self._forgets_ms = now_ms + (FORGETS_EVERY_MS if there_is_more else NOTHING_OLD_FOR_MS)
         if self.showing.board.subscribed_ms is None:
             return
         self._give_up(now_ms)
@@ -446,12 +448,17 @@ class Desk:
         if self._watched_ms is None or now_ms - self._watched_ms >= WATCH_EVERY_MS:
             self._watch(now_ms)
 
-    def _forget_what_is_old(self) -> None:
+    def _forget_what_is_old(self) -> bool:
+        """Whether there may be more."""
+        there_is_more = False
         try:
             for lane, kept_ms in KEPT_MS.items():
-                self._store.forget(lane, self._clock.utc_ms() - kept_ms, FORGETS_MOST)
+                forgotten = self._store.forget(lane, self._clock.utc_ms() - kept_ms, FORGETS_MOST)
+                there_is_more |= forgotten == FORGETS_MOST
         except SQLAlchemyError as error:
             log.warning("what is old could not be deleted, and is tried again: %s", error)
+            return True
+        return there_is_more
 
     def _give_up(self, now_ms: int) -> None:
         progress = dict(self._progress)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -148,6 +149,47 @@ _CLOSED_HERE = sql.Table(
     sql.Column("closed_by", sql.String, nullable=False),
     sql.Column("closed_utc_ms", sql.BigInteger, nullable=False),
 )
+
+
+# What is asked all day long is put together once: with SQLAlchemy that takes longer than the asking.
+
+
+def _forget() -> sql.Delete:
+    late = _MESSAGE.alias()
+    is_long_closed = sql.exists().where(
+        late.c.home == _MESSAGE.c.home,
+        late.c.alert_id == _MESSAGE.c.alert_id,
+        late.c.closed.is_(True),
+        late.c.arrived_utc_ms < sql.bindparam("before"),
+    )
+    is_done = sql.exists().where(
+        _PROGRESS.c.home == _MESSAGE.c.home,
+        _PROGRESS.c.store == _MESSAGE.c.store,
+        _PROGRESS.c.lane == _MESSAGE.c.lane,
+        _PROGRESS.c.done >= _MESSAGE.c.seq,
+    )
+    old = (
+        sql.select(_MESSAGE.c.id)
+        .where(
+            _MESSAGE.c.lane == sql.bindparam("of_lane"),
+            _MESSAGE.c.arrived_utc_ms < sql.bindparam("before"),
+            sql.or_(_MESSAGE.c.alert_id.is_(None), is_long_closed),
+            is_done,
+        )
+        .order_by(_MESSAGE.c.arrived_utc_ms)
+        .limit(sql.bindparam("most"))
+    )
+    return _MESSAGE.delete().where(_MESSAGE.c.id.in_(old))
+
+
+_FORGET = _forget()
+_OF_NUMBER = sql.select(_MESSAGE.c.sha256).where(
+    _MESSAGE.c.home == sql.bindparam("of_home"),
+    _MESSAGE.c.store == sql.bindparam("of_store"),
+    _MESSAGE.c.lane == sql.bindparam("of_lane"),
+    _MESSAGE.c.seq == sql.bindparam("of_seq"),
+)
+_INSERT = _MESSAGE.insert()
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -357,32 +399,10 @@ class Store:
 
         Never one that is not receipted yet, nor any revision of an alert that was not closed before then.
         """
-        late = _MESSAGE.alias()
-        is_long_closed = sql.exists().where(
-            late.c.home == _MESSAGE.c.home,
-            late.c.alert_id == _MESSAGE.c.alert_id,
-            late.c.closed.is_(True),
-            late.c.arrived_utc_ms < before_utc_ms,
-        )
-        is_done = sql.exists().where(
-            _PROGRESS.c.home == _MESSAGE.c.home,
-            _PROGRESS.c.store == _MESSAGE.c.store,
-            _PROGRESS.c.lane == _MESSAGE.c.lane,
-            _PROGRESS.c.done >= _MESSAGE.c.seq,
-        )
-        old = (
-            sql.select(_MESSAGE.c.id)
-            .where(
-                _MESSAGE.c.lane == lane.value,
-                _MESSAGE.c.arrived_utc_ms < before_utc_ms,
-                sql.or_(_MESSAGE.c.alert_id.is_(None), is_long_closed),
-                is_done,
-            )
-            .order_by(_MESSAGE.c.arrived_utc_ms)
-            .limit(most)
-        )
         with self._engine.begin() as transaction:
-            return transaction.execute(_MESSAGE.delete().where(_MESSAGE.c.id.in_(old))).rowcount
+            return transaction.execute(
+                _FORGET, {"of_lane": lane.value, "before": before_utc_ms, "most": most}
+            ).rowcount
 
     def lost(self) -> tuple[tuple[LaneKey, Lost], ...]:
         """All numbers that were passed over, in the order in which that was found."""
@@ -423,31 +443,32 @@ def _about(transaction: Connection, key: str) -> str | None:
 def _insert(transaction: Connection, message: Durable) -> tuple[bool, bool]:
     """Whether these bytes are new under this number, and whether other bytes were there before."""
     digest = sha256(message.topic.encode() + b"\n" + message.payload).hexdigest()
-    lane = LaneKey(message.home, message.store, message.lane)
-    before = {
-        row.sha256
-        for row in transaction.execute(
-            sql.select(_MESSAGE.c.sha256).where(_of_lane(lane), _MESSAGE.c.seq == message.seq)
-        )
+    number = {
+        "of_home": message.home,
+        "of_store": message.store,
+        "of_lane": message.lane.value,
+        "of_seq": message.seq,
     }
+    before = {row.sha256 for row in transaction.execute(_OF_NUMBER, number)}
     if digest in before:
         return False, False
     transaction.execute(
-        _MESSAGE.insert().values(
-            home=message.home,
-            store=message.store,
-            lane=message.lane.value,
-            seq=message.seq,
-            sha256=digest,
-            topic=message.topic,
-            payload=message.payload,
-            arrived_utc_ms=message.arrived_utc_ms,
-            readable=message.readable,
-            pump=message.pump,
-            alert_id=message.alert_id,
-            rev=message.rev,
-            closed=message.closed,
-        )
+        _INSERT,
+        {
+            "home": message.home,
+            "store": message.store,
+            "lane": message.lane.value,
+            "seq": message.seq,
+            "sha256": digest,
+            "topic": message.topic,
+            "payload": message.payload,
+            "arrived_utc_ms": message.arrived_utc_ms,
+            "readable": message.readable,
+            "pump": message.pump,
+            "alert_id": message.alert_id,
+            "rev": message.rev,
+            "closed": message.closed,
+        },
     )
     return True, bool(before)
 
@@ -455,9 +476,19 @@ def _insert(transaction: Connection, message: Durable) -> tuple[bool, bool]:
 def _upsert(
     transaction: Connection, table: sql.Table, key: Mapping[str, object], values: Mapping[str, object]
 ) -> None:
-    condition = sql.and_(*(table.c[name] == value for name, value in key.items()))
-    if transaction.execute(table.update().where(condition).values(**values)).rowcount == 0:
-        transaction.execute(table.insert().values(**key, **values))
+    update, insert = _upserts(table, tuple(key), tuple(values))
+    of_key = {f"of_{name}": value for name, value in key.items()}
+    if transaction.execute(update, {**of_key, **values}).rowcount == 0:
+        transaction.execute(insert, {**key, **values})
+
+
+@cache
+def _upserts(
+    table: sql.Table, key: tuple[str, ...], values: tuple[str, ...]
+) -> tuple[sql.Update, sql.Insert]:
+    condition = sql.and_(*(table.c[name] == sql.bindparam(f"of_{name}") for name in key))
+    update = table.update().where(condition).values({name: sql.bindparam(name) for name in values})
+    return update, table.insert()
 
 
 def _of_lane(lane: LaneKey) -> sql.ColumnElement[bool]:

@@ -93,18 +93,20 @@ class Bedside:
         return structs.replace(order, pump=structs.replace(order.pump, poll_ms=self.poll_ms))
 
     def pump(self) -> Pump:
+        return Pump(self.scenario())
+
+    def scenario(self) -> Scenario:
+        """What happens, on a clock that begins ``LEAD_MS`` before the first dose is due."""
         story = story_of(self.regimen)
         program = story.program if self.program is None else self.program(story.program)
         machine = structs.replace(story.machine, **{"gauge": GAUGE, **self.machine})
-        return Pump(
-            structs.replace(
-                story,
-                program=structs.replace(program, start_ms=LEAD_MS),
-                machine=machine,
-                counter_follows="motor" if self.counter_follows == "motor" else "flow",
-                seed=story.seed if self.seed is None else self.seed,
-                mishaps=Mishaps(tuple(shifted(fault) for fault in self.faults)),
-            )
+        return structs.replace(
+            story,
+            program=structs.replace(program, start_ms=LEAD_MS),
+            machine=machine,
+            counter_follows="motor" if self.counter_follows == "motor" else "flow",
+            seed=story.seed if self.seed is None else self.seed,
+            mishaps=Mishaps(tuple(shifted(fault) for fault in self.faults)),
         )
 
     def readings(self) -> Iterator[Told]:
