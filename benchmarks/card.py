@@ -2,7 +2,8 @@
 
 One pump read each 5 s, a day in virtual time through the real engine onto a real file, in a process of its
 own: what the kernel has counted for it (``write_bytes`` in /proc/PID/io) after the last sync. Once with the
-broker and a collector that receipts, and once with nobody there; each with an hour's start taken off.
+broker and a collector that receipts, and once with nobody there; the same with a history beside it, whose
+server answers or does not. Each with an hour's start taken off.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 DAY_S = 24 * 3_600.0
 POLL_MS = 5_000
 MB_A_DAY = 60.0
+CASES = ("online", "offline", "online_history", "offline_history")
 
 
 def written_bytes() -> int:
@@ -31,10 +33,11 @@ def written_bytes() -> int:
     return int(dict(line.split(": ", 1) for line in lines)["write_bytes"])
 
 
-def a_day(connected: bool) -> None:
+def a_day(connected: bool, history: bool) -> None:
     """Prints bytes and commits of one day."""
     with tempfile.TemporaryDirectory(prefix="dripwatch-card-", dir=ROOT) as name:
-        days = Days(Path(name), pumps=1, poll_ms=POLL_MS)
+        days = Days(Path(name), pumps=1, poll_ms=POLL_MS, history=history)
+        days.history_answers = connected
         if connected:
             days.arrives = Receipts(days).arrived
             days.connect()
@@ -47,14 +50,14 @@ def a_day(connected: bool) -> None:
 def main() -> int:
     """Print the results as JSON; 1 if a day writes more than is kind."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--a-day", choices=("online", "offline"), help=argparse.SUPPRESS)
+    parser.add_argument("--a-day", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.a_day:
-        a_day(options.a_day == "online")
+        a_day("online" in options.a_day, "history" in options.a_day)
         return 0
     result: dict[str, float | str] = {"benchmark": "card", "allowed_mb_a_day": MB_A_DAY}
     kind = True
-    for how in ("online", "offline"):
+    for how in CASES:
         command = [sys.executable, "-m", "benchmarks.card", "--a-day", how]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         written, commits = map(int, done.stdout.split())

@@ -15,7 +15,16 @@ from gateway.core.order import parse_order
 from gateway.core.timeline import Moment
 from gateway.effects import Effects
 from gateway.engine import Engine, EngineSetup
-from gateway.inputs import BytesArrived, Committed, Fetched, FromBroker, Input, PortOpened, Tick
+from gateway.inputs import (
+    BytesArrived,
+    Committed,
+    Fetched,
+    FromBroker,
+    HistoryAnswered,
+    Input,
+    PortOpened,
+    Tick,
+)
 from gateway.pump import PumpSetup
 from gateway.store import Store
 
@@ -52,10 +61,12 @@ volume_ml = 20000.0
 class Days:
     """A gateway whose pumps deliver what was ordered, for as long as it is told to."""
 
-    def __init__(self, folder: Path, *, pumps: int, poll_ms: int) -> None:
+    def __init__(self, folder: Path, *, pumps: int, poll_ms: int, history: bool = False) -> None:
         self.now_ms = 0
         self.poll_ms = poll_ms
         self.connected = False
+        self.history_answers = history
+        """The server of the history takes each batch at once."""
         self.arrives: Callable[[Message], None] = lambda message: None
         """Where what is sent arrives."""
         self._tokens = [f"p{number}" for number in range(1, pumps + 1)]
@@ -84,6 +95,7 @@ class Days:
                 families={pump: families.find("dummy") for pump in self._tokens},
                 collector=COLLECTOR,
                 mqtt=True,
+                history=history,
                 boot="b-1",
             ),
             store=restored.store,
@@ -166,6 +178,8 @@ class Days:
             if send.message.qos:
                 confirmed = BrokerConfirmed(token=send.token, reason_code=0)
                 self._waiting.append(FromBroker(moment=self.moment(), event=confirmed))
+        for batch in effects.history if self.history_answers else ():
+            self._waiting.append(HistoryAnswered(moment=self.moment(), written_up_to=batch.seq))
         self._next_tick_ms = self.now_ms + max(1, min(1_000, effects.wake_in_ms))
 
 

@@ -1210,7 +1210,12 @@ class Engine:
         ):
             # It has its number (or was dropped from a full lane): what is taken now goes into another.
             self._batch_is_gone(pump, pump.points_in_waiting_batch)
-        ready = [point for point in pump.points if self._may_leave(turn, point.t_ms)]
+        until_t_ms = self._leaves_if_taken_until_t_ms(turn)
+        ready = (
+            pump.points
+            if until_t_ms >= turn.t_ms
+            else [point for point in pump.points if point.t_ms <= until_t_ms]
+        )
         if not ready or pump.points_since_t_ms is None:
             return
         if not gather and len(ready) < self._points_max:
@@ -1232,18 +1237,18 @@ class Engine:
             else:
                 self._batch_is_gone(pump, len(batch))
 
-    def _may_leave(self, turn: _Turn, t_ms: int) -> bool:
-        """Whether what was taken then can be dated, or has waited long enough for the clock to be set."""
+    def _leaves_if_taken_until_t_ms(self, turn: _Turn) -> int:
+        """All can be dated; while the clock is not set, what was taken so early has waited long enough."""
         if turn.moment.synced or self._stopping_since_t_ms is not None:
-            return True
-        return turn.t_ms - t_ms >= UNDATED_POINTS_WAIT_MS
+            return turn.t_ms
+        return turn.t_ms - UNDATED_POINTS_WAIT_MS
 
     def _gather_history(self, turn: _Turn, gather: bool) -> None:
         """With the telemetry, so that one commit serves for both."""
         points, lane = self._history_points, self._history
         if gather:
             left_out = points.left_out
-            for draft in points.batches(turn.moment, turn.t_ms, lambda t_ms: self._may_leave(turn, t_ms)):
+            for draft in points.batches(turn.moment, turn.t_ms, self._leaves_if_taken_until_t_ms(turn)):
                 lane.put(draft)
             if points.left_out != left_out:
                 turn.notes.append(

@@ -10,7 +10,7 @@ count of how often the clock was set back since.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -121,16 +121,15 @@ class HistoryPoints:
         """So many of the oldest batches had to go: a hole in the history says so itself."""
         self._annotate("dropped", "gateway", (), (("batches", batches),), t_ms, moment)
 
-    def batches(self, now: Moment, t_ms: int, may_leave: Callable[[int], bool]) -> list[Draft]:
-        """All that may leave, dated backwards from now by the machine's own clock.
+    def batches(self, now: Moment, t_ms: int, until_t_ms: int) -> list[Draft]:
+        """All that was made until then, dated backwards from now by the machine's own clock.
 
-        ``may_leave`` is asked with the time at which a line was made. What may leave while the clock is not
-        set has waited long enough, and is left out and counted.
+        What leaves while the clock is not set has waited long enough, and is left out and counted.
         """
-        leaving = [line for line in self._lines if may_leave(line.t_ms)]
+        leaving = [line for line in self._lines if line.t_ms <= until_t_ms]
         if not leaving:
             return []
-        self._lines = [line for line in self._lines if not may_leave(line.t_ms)]
+        self._lines = [line for line in self._lines if line.t_ms > until_t_ms]
         if not now.synced:
             self.left_out += len(leaving)
             return []

@@ -67,9 +67,9 @@ POLICIES: Mapping[AnyLane, LanePolicy] = {
         unwritten_max=200,
     ),
     OwnLane.HISTORY: LanePolicy(
-        # Seven days of a batch each 30 s.
-        waiting_max=20_160,
-        waiting_bytes_max=400_000_000,
+        # Seven days of a batch each 30 s, and some that a restart has made; of four pumps polled each second.
+        waiting_max=21_000,
+        waiting_bytes_max=450_000_000,
         window=2 * UNDER_WAY_MAX,
         unwritten_max=200,
         stalled_after_ms=None,

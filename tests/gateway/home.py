@@ -23,6 +23,7 @@ from gateway.inputs import (
     Committed,
     Fetched,
     FromBroker,
+    HistoryAnswered,
     Input,
     PortLost,
     PortOpened,
@@ -86,7 +87,9 @@ class Home:
         self.mqtt_version = mqtt_version
         self.history = history
         self.batches: list[Message] = []
-        """Handed to the history."""
+        """Handed to the history, and not taken by its server yet."""
+        self.history_lines: list[str] = []
+        """What the server of the history has taken."""
         self._observe = observe
         self.now_ms = 0
         # A machine without a battery clock, before the network has told it the time.
@@ -228,6 +231,13 @@ class Home:
     def connect(self) -> Effects:
         event = BrokerConnected(session_present=False, maximum_packet_size=None)
         return self.put(FromBroker, event=event)
+
+    def history_takes(self) -> None:
+        """The server of the history takes all that it is handed, and answers each."""
+        while self.batches:
+            batch = self.batches.pop(0)
+            self.history_lines.extend(batch.payload.decode().split("\n"))
+            self.put(HistoryAnswered, written_up_to=batch.seq)
 
     def lose_broker(self, reason_code: int | None = None) -> Effects:
         return self.put(FromBroker, event=BrokerLost(reason="gone", reason_code=reason_code))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,14 +11,15 @@ import pytest
 
 from alerts.sink import Lane
 from drivers.reading import PumpState, Reading
+from gateway.app import compose
 from gateway.changes import PointTaken
+from gateway.config import HistoryConfig, parse_config
 from gateway.core.monitor import DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import Moment
 from gateway.history_delivery import PROBE, Answer, Delivery, Step, Target, Trouble
 from gateway.history_points import STATE_NUMBERS, HistoryPoints
-from gateway.inputs import HistoryAnswered
 from gateway.lanes import POLICIES, UNDER_WAY_MAX, OwnLane
-from tests.gateway.home import Home
+from tests.gateway.home import ORDER, Home
 
 UTC_MS = 1_795_435_200_000
 TARGET = Target(org="clinic", bucket="infusion", token_file="influx.token")
@@ -51,7 +54,7 @@ def taken(at: Moment, **fields: float | None) -> PointTaken:
 
 def lines(points: HistoryPoints, now: Moment) -> list[str]:
     assert now.monotonic_ms is not None
-    drafts = points.batches(now, now.monotonic_ms, lambda t_ms: True)
+    drafts = points.batches(now, now.monotonic_ms, now.monotonic_ms)
     return [line for draft in drafts for line in draft.payload.decode().split("\n")]
 
 
@@ -115,21 +118,6 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def written(home: Home) -> None:
-    """The server takes all that it has been handed, and answers each."""
-    while home.batches:
-        batch = home.batches.pop(0)
-        taken_lines(home).extend(batch.payload.decode().split("\n"))
-        home.put(HistoryAnswered, written_up_to=batch.seq)
-
-
-SERVERS: dict[int, list[str]] = {}
-
-
-def taken_lines(home: Home) -> list[str]:
-    return SERVERS.setdefault(id(home), [])
-
-
 def poll(home: Home, times: int) -> None:
     for _ in range(times):
         home.hear("state=running rate_ml_h=60 volume_ml=1 alarms=")
@@ -140,8 +128,8 @@ def test_a_long_time_without_the_server_leaves_by_twenties_and_each_point_once(h
     poll(home, 1_200)
     assert len(home.batches) == 1, "one batch is under way, and all others wait on the card"
     assert home.engine.held_in_memory < 150
-    written(home)
-    points = [line for line in taken_lines(home) if line.startswith("infusion")]
+    home.history_takes()
+    points = [line for line in home.history_lines if line.startswith("infusion")]
     assert len(points) == len(set(points)) > 1_180
 
 
@@ -175,7 +163,7 @@ def test_history_commits_with_what_is_written_anyhow(tmp_path: Path) -> None:
             sent = [send.message.seq or 0 for send in home.sends if send.message.lane is Lane.TELEMETRY]
             home.receipt(home.engine.alerts_next_seq - 1, max(sent, default=0))
             if history:
-                written(home)
+                home.history_takes()
         commits.append(len(home.commits))
     without, with_history = commits
     assert with_history == without
@@ -190,10 +178,10 @@ def test_a_full_spool_drops_the_oldest_and_the_history_says_so_itself(
     home.plug_in()
     poll(home, 100)
     assert any("history: 1 batches dropped" in note for note in home.notes)
-    written(home)
+    home.history_takes()
     home.wait(60)
-    written(home)
-    assert any(line.startswith("dropped,") for line in taken_lines(home))
+    home.history_takes()
+    assert any(line.startswith("dropped,") for line in home.history_lines)
 
 
 def test_the_lane_hands_a_batch_over_once_however_long_the_answer_takes(home: Home) -> None:
@@ -202,6 +190,90 @@ def test_the_lane_hands_a_batch_over_once_however_long_the_answer_takes(home: Ho
     home.wait(3_600)
     assert [batch.seq for batch in home.batches] == seqs
     assert UNDER_WAY_MAX == 20
+
+
+def test_the_alert_is_in_the_history_when_it_opens_and_when_it_ends(home: Home) -> None:
+    home.hear("state=alarm rate_ml_h=0 volume_ml=1 alarms=occlusion_downstream")
+    home.wait(60)
+    home.hear("state=running rate_ml_h=60 volume_ml=1 alarms=")
+    home.wait(600)
+    home.history_takes()
+    tellings = [line for line in home.history_lines if line.startswith("alert,") and "kind=occlusion" in line]
+    assert "open=1i" in tellings[0]
+    assert "priority=medium" in tellings[0]
+    assert 'state="' in tellings[-1]
+    assert tellings[0].rsplit(" ", 1)[1] < tellings[-1].rsplit(" ", 1)[1]
+
+
+def test_while_the_clock_is_not_set_points_wait_and_get_their_true_time(home: Home) -> None:
+    home.history_takes()
+    home.synced, home.clock_error_ms = False, -1_000_000_000_000
+    true_utc_ms = home.moment.utc_ms + 1_000_000_000_000 + 1
+    home.hear("state=running rate_ml_h=60 volume_ml=1 alarms=")
+    home.wait(600)
+    assert home.batches == []
+    home.synced, home.clock_error_ms = True, 0
+    home.wait(60)
+    home.history_takes()
+    points = [line for line in home.history_lines if line.startswith("infusion")]
+    assert [line.rsplit(" ", 1)[1] for line in points] == [str(true_utc_ms)]
+
+
+def test_points_that_are_never_dated_are_told_of_in_the_log(home: Home) -> None:
+    home.synced = False
+    poll(home, 3)
+    home.stop()
+    assert "history: 3 lines left out: the clock was never set" in home.notes
+
+
+def test_no_line_holds_what_the_order_or_the_pump_says_of_people_drugs_and_numbers(tmp_path: Path) -> None:
+    home = Home(tmp_path, history=True, order=ORDER, serial_number="8002-12345")
+    home.plug_in()
+    poll(home, 30)
+    home.hear("state=alarm rate_ml_h=0 volume_ml=1 alarms=occlusion_downstream serial=8002-12345")
+    home.wait(120)
+    home.history_takes()
+    everything = "\n".join(home.history_lines)
+    assert "kind=" in everything
+    for secret in ("sodium", "chloride", "P-1", "8002", "port-"):
+        assert secret not in everything
+
+
+def test_the_client_is_imported_only_when_there_is_a_history() -> None:
+    """It takes 18 MB."""
+    asks = "import sys, gateway.app; sys.exit('influxdb_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asks], check=False).returncode == 0
+
+
+def test_a_gateway_without_the_client_watches_all_the_same_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = """
+format = "dripwatch-gateway/1"
+home = "h-1"
+state_dir = "state"
+[[pump]]
+id = "p1"
+family = "dummy"
+port = "script:none"
+origin = "test"
+[history]
+url = "https://influx.example.org"
+org = "clinic"
+bucket = "infusion"
+token_file = "influx.token"
+"""
+    monkeypatch.setattr("gateway.app.find_spec", lambda name: None)
+    compose(parse_config(text, tmp_path))
+    assert "pip install 'dripwatch[history]'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["influx.example.org", "ftp://x", "http://", "https://me:secret@x", "https://x?a=b"]
+)
+def test_an_address_that_is_none_is_refused_in_gateway_toml(url: str) -> None:
+    with pytest.raises(ValueError, match="no address of a server"):
+        HistoryConfig(url=url, org="o", bucket="b", token_file="t")
 
 
 # -- what the server answers -----------------------------------------------------------------------
