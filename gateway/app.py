@@ -27,7 +27,7 @@ from gateway.intended_use import SHORT
 from gateway.orders import in_words
 from gateway.pump import PumpSetup
 from gateway.run import Gateway, Observer, Performer
-from gateway.store import Restored, Store, StoreFailed
+from gateway.store import Restored, Store, StoreFailed, StoreRefused
 from gateway.trace import Tracer
 from gateway.watchdog import Watchdog
 
@@ -94,8 +94,7 @@ def compose(
         log.error("[history]: influxdb-client is not installed, so nothing is written there; %s", _INSTALL)
         history = None
     clock = SystemClock(always_synced=config.clock_trusted)
-    store = Store(config.state_dir / DATABASE)
-    restored = store.restore()
+    store, restored = _store(config.state_dir / DATABASE)
     setup = EngineSetup(
         home=config.home,
         version=metadata.version("dripwatch"),
@@ -145,6 +144,25 @@ def compose(
     )
 
 
+def _store(path: Path) -> tuple[Store, Restored]:
+    """The database of this gateway and what it holds; in memory if its card has failed since it was made.
+
+    A card that has become read-only, or is full, is no reason not to watch. Raises StoreFailed where nothing
+    was made yet (then it is the configuration that is wrong), and StoreRefused.
+    """
+    try:
+        store = Store(path)
+        return store, store.restore()
+    except StoreRefused:
+        raise
+    except StoreFailed as error:
+        if not path.exists():
+            raise
+        log.error("%s; the gateway goes on without its card", error)
+        store = Store(None)
+        return store, store.restore()
+
+
 def _engine(setup: EngineSetup, restored: Restored) -> Engine:
     return Engine(
         setup,
@@ -153,6 +171,7 @@ def _engine(setup: EngineSetup, restored: Restored) -> Engine:
         lanes=restored.lanes,
         kept=restored.kept,
         set_aside=restored.set_aside,
+        without_card=restored.without_card,
     )
 
 

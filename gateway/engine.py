@@ -190,6 +190,7 @@ class Engine:
         lanes: Mapping[AnyLane, LaneKept],
         kept: Mapping[str, bytes],
         set_aside: str | None = None,
+        without_card: bool = False,
     ) -> None:
         self.setup = setup
         self.store = store
@@ -203,6 +204,7 @@ class Engine:
         if self._interrupted is not None:
             self.book.skip_revs()
         self._set_aside = set_aside
+        self._without_card = without_card
         self._timeline = Timeline(sign_of_life.timeline if sign_of_life else None)
         self._instant: Instant | None = None
         self._began_t_ms = 0
@@ -433,6 +435,14 @@ class Engine:
             else "The gateway's database could not be read and was set aside; alerts that were open in it are"
             " not known here any more. Check the memory card.",
             code="set_aside",
+        )
+        self._about_gateway(
+            turn,
+            Kind.STORAGE_FAILING,
+            Verdict.PRESENT if self._without_card else Verdict.ABSENT,
+            "The gateway cannot use its memory card: alerts that were open are not known here any more, and a"
+            " power cut loses what happens now. Mend the card, then start the gateway anew.",
+            code="no_card",
         )
         for pump in self._pumps.values():
             missing = pump.prescription is None

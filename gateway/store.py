@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import secrets
 import sqlite3
 from array import array
@@ -29,6 +30,8 @@ from gateway.lanes import POLICIES, AnyLane, Draft, Fetch, LaneKept, LanePolicy,
 SCHEMA_VERSION = 1
 PAGE_BYTES = 1024
 """Of a new database. A commit writes whole pages, and most of ours change a few hundred bytes in each."""
+PAGES_IN_MEMORY_MAX = 32_768
+"""Without a card, so much is kept in memory: 32 MB."""
 CHECKPOINT_PAGES = 4_000
 """So many pages in the log before it is copied into the database: about 4 MB."""
 
@@ -49,6 +52,10 @@ class StoreFailed(Exception):
     """The card cannot be read or written; the sentence says what happened."""
 
 
+class StoreRefused(StoreFailed):
+    """It is not the card: another gateway has it, or a newer one has written it."""
+
+
 class Restored(Struct, frozen=True, kw_only=True):
     """What was found on the card at the start."""
 
@@ -59,32 +66,51 @@ class Restored(Struct, frozen=True, kw_only=True):
     kept: dict[str, bytes]
     set_aside: str | None = None
     """Name of the broken file that was set aside, if there was one."""
+    without_card: bool = False
+    """Nothing of this survives the process."""
 
 
 class Store:
     """The open database. Used by one thread at a time; it decides nothing."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the database at ``path``. Raises StoreFailed if neither is possible."""
-        self.path = path
+    def __init__(self, path: Path | None) -> None:
+        """Open or make the database at ``path``. Raises StoreFailed if neither is possible.
+
+        ``None``: in memory, for as long as this process lives, because the card cannot be used.
+        """
         self.set_aside: str | None = None
+        self._lock: IO[bytes] | None = None
+        self._in_memory = path is None
+        self.path = path or Path(":memory:")
+        if path is None:
+            self._database = self._open()
+        else:
+            self._open_on_card(path)
+
+    def _open_on_card(self, path: Path) -> None:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreFailed(
                 f"{path.parent}: cannot be made ({error.strerror}). Set state_dir to a folder that can."
             ) from None
-        self._lock = self._alone()
+        lock = self._lock = self._alone()
+        had_a_database = lock.tell() > 0
         try:
+            if had_a_database and path.is_file() and path.stat().st_size == 0:
+                raise sqlite3.DatabaseError("nothing is left of it")
             self._database = self._open()
         except (OSError, sqlite3.OperationalError) as error:
-            self._lock.close()
+            lock.close()
             raise StoreFailed(f"{path}: {error}. Is the folder writable, or the disk full?") from None
         except sqlite3.DatabaseError:
             self._begin_anew()
         except StoreFailed:
-            self._lock.close()
+            lock.close()
             raise
+        if not had_a_database:
+            with contextlib.suppress(OSError):
+                os.write(lock.fileno(), b"1\n")
 
     def restore(self) -> Restored:
         """Everything that was kept.
@@ -126,7 +152,8 @@ class Store:
     def close(self) -> None:
         """Close the database, and let another gateway have it."""
         self._database.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _alone(self) -> IO[bytes]:
         """Hold the folder: two gateways on one database would give one number twice. Raises StoreFailed.
@@ -141,7 +168,7 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise StoreFailed(
+            raise StoreRefused(
                 f"{self.path.parent} is in use by another gateway:"
                 " stop that one, or give this one a state_dir of its own."
             ) from None
@@ -150,7 +177,10 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
-            self.path.chmod(0o600)
+            if self._in_memory:
+                database.execute(f"pragma max_page_count={PAGES_IN_MEMORY_MAX}")
+            else:
+                self.path.chmod(0o600)
             database.execute(f"pragma page_size={PAGE_BYTES}")
             database.execute("pragma journal_mode=wal")
             database.execute("pragma synchronous=full")
@@ -165,7 +195,7 @@ class Store:
                     database.execute("insert into meta values ('store', ?)", (f"s-{secrets.token_hex(4)}",))
                     database.execute(f"pragma user_version={SCHEMA_VERSION}")
             elif version > SCHEMA_VERSION:
-                raise StoreFailed(
+                raise StoreRefused(
                     f"{self.path} was written by a newer Dripwatch (schema {version}, this one knows"
                     f" {SCHEMA_VERSION}). Install that version again, or set state_dir to an empty folder."
                 )
@@ -204,7 +234,14 @@ class Store:
         kept = {
             str(name): bytes(body) for name, body in self._database.execute("select name, body from kept")
         }
-        return Restored(store=store, alerts=alerts, lanes=lanes, kept=kept, set_aside=self.set_aside)
+        return Restored(
+            store=store,
+            alerts=alerts,
+            lanes=lanes,
+            kept=kept,
+            set_aside=self.set_aside,
+            without_card=self._in_memory,
+        )
 
     def _meta(self, name: str) -> str | None:
         row = self._database.execute("select value from meta where name = ?", (name,)).fetchone()

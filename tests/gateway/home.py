@@ -148,6 +148,7 @@ class Home:
             lanes=restored.lanes,
             kept=restored.kept,
             set_aside=restored.set_aside,
+            without_card=restored.without_card,
         )
         return self.put(Tick)
 

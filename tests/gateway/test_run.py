@@ -474,6 +474,25 @@ def test_a_card_that_refuses_and_a_port_that_is_not_there_are_no_reason_to_start
     watched.stop()
 
 
+def test_a_gateway_whose_card_has_failed_since_watches_without_it_and_says_so(tmp_path):
+    card = parse_config(CONFIG, tmp_path).state_dir / "dripwatch.sqlite"
+    card.mkdir(parents=True)
+    alarm = "state=alarm rate_ml_h=60 volume_ml=0 alarms=occlusion_downstream\n"
+    watched = Watched(tmp_path, f"0 {alarm}")
+    seen = watched.until(lambda *one: Kind.OCCLUSION in kinds_committed([one]))
+    assert Kind.STORAGE_FAILING in kinds_committed(seen)
+    watched.stop()
+    assert watched.broken is None
+    assert list(card.iterdir()) == []
+
+
+def test_a_gateway_that_never_had_a_card_to_write_to_does_not_begin(tmp_path):
+    (tmp_path / "state").write_text("")
+    (tmp_path / "day.txt").write_text("")
+    with pytest.raises(StoreFailed, match="Set state_dir to a folder that can"):
+        compose(parse_config(CONFIG, tmp_path))
+
+
 def test_a_card_whose_numbers_cannot_be_read_is_set_aside_and_the_gateway_begins_with_a_new_store(tmp_path):
     config = parse_config(CONFIG, tmp_path)
     store = Store(config.state_dir / "dripwatch.sqlite")

@@ -16,7 +16,7 @@ from alerts.sink import Lane, Message
 from gateway.effects import Commit
 from gateway.lanes import POLICIES, Draft, Fetch, LaneChanges, LaneKept, Waiting
 from gateway.lanes import Lane as LaneUnderTest
-from gateway.store import SCHEMA_VERSION, Store, StoreFailed
+from gateway.store import PAGE_BYTES, SCHEMA_VERSION, Store, StoreFailed
 
 
 def alert(number: int, rev: int = 1, state: AlertState = AlertState.ACTIVE) -> Alert:
@@ -133,6 +133,55 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_a_new_store_takes_its_place
     assert found.store != token
     assert found.set_aside is not None
     assert (card.parent / found.set_aside).read_bytes() == rubbish
+
+
+def holes(content: bytes) -> bytes:
+    """Each tenth page is overwritten."""
+    pages = [content[at : at + PAGE_BYTES] for at in range(0, len(content), PAGE_BYTES)]
+    return b"".join(b"\xff" * len(page) if number % 10 == 7 else page for number, page in enumerate(pages))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:5_000],
+        lambda content: b"",
+        lambda content: b"\0" * len(content),
+        holes,
+    ],
+    ids=["cut in half", "cut within a page", "nothing left", "zeros", "holes"],
+)
+def test_a_database_that_is_harmed_is_set_aside_whole_and_a_new_one_takes_its_place(card, harm):
+    store = Store(card)
+    token = store.restore().store
+    spool = tuple(
+        Waiting(place=place, draft=Draft(key=f"k{place}", topic="t", payload=b"x" * 5_000, made_t_ms=0))
+        for place in range(1, 40)
+    )
+    store.commit(Commit(number=1, lanes=(LaneChanges(lane=Lane.TELEMETRY, waiting=spool),)))
+    store.close()
+    harmed = harm(card.read_bytes())
+    card.write_bytes(harmed)
+    store = Store(card)
+    found = store.restore()
+    assert found.store != token
+    assert (card.parent / found.set_aside).read_bytes() == harmed
+    store.close()
+    assert Store(card).restore().set_aside is None
+
+
+def test_without_a_card_everything_is_in_memory_and_what_is_too_much_is_refused(monkeypatch):
+    monkeypatch.setattr("gateway.store.PAGES_IN_MEMORY_MAX", 200)
+    store = Store(None)
+    store.commit(Commit(number=1, alerts=(alert(1),)))
+    found = store.restore()
+    assert (found.alerts, found.without_card) == ((alert(1),), True)
+    changes = LaneChanges(lane=Lane.ALERTS, numbered=(message(1, b"x" * 300_000),), next_seq=2)
+    with pytest.raises(StoreFailed, match="full"):
+        store.commit(Commit(number=2, lanes=(changes,)))
+    store.commit(Commit(number=3, alerts=(alert(2),)))
+    store.close()
 
 
 @pytest.mark.parametrize(
