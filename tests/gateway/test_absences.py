@@ -335,7 +335,7 @@ HELD_BACK = [
 
 @pytest.mark.parametrize(("what", "state", "alarms", "rate_ml_h", "told"), HELD_BACK)
 def test_meanwhile_this_is_told_and_no_more(bed, what, state, alarms, rate_ml_h, told):
-    assert bed.announce(what, 30) is None
+    assert bed.announce(what, 20) is None
     bed.go(16, state, alarms, rate_ml_h)
     assert bed.kinds() == told
 
@@ -391,12 +391,12 @@ def test_an_alert_that_is_open_stays_open_and_is_not_hidden(bed):
 
 
 def test_somebody_who_is_away_with_the_cable_out_and_comes_back_in_time_is_no_alert(bed):
-    bed.announce("away", 180)
+    bed.announce("away", 40)
     bed.home.unplug()
-    bed.home.wait(120 * 60)
-    bed.volume_ml += 120
+    bed.home.wait(35 * 60)
+    bed.volume_ml += 35
     bed.home.plug_in()
-    bed.go(70)
+    bed.go(6)
     assert bed.home.said("alert") == []
     assert bed.events() == [("absence_began", "away"), ("absence_ended", "away")]
 
@@ -441,11 +441,11 @@ def test_the_state_says_what_was_announced_until_when_and_judges_nothing_meanwhi
     assert state["absence"]["what"] == "nurse_present"
     until_ms = parse_iso_utc(state["absence"]["until"]) - BEGINNING_UTC_MS
     assert abs(until_ms - (began_ms + 30 * MIN)) < 10
-    bed.announce("nurse_present", 60)
+    bed.announce("nurse_present", 32)
     bed.home.wait(1)
     until_ms = parse_iso_utc(bed.state()["absence"]["until"]) - BEGINNING_UTC_MS
-    assert abs(until_ms - (bed.home.now_ms + HOUR)) < 2_000
-    bed.go(61)
+    assert abs(until_ms - (bed.home.now_ms + 32 * MIN)) < 2_000
+    bed.go(33)
     assert (bed.state()["verdict"], bed.state()["absence"]) == ("on_plan", None)
 
 
@@ -592,3 +592,50 @@ def test_a_pump_without_a_prescription_can_have_one_as_well(tmp_path):
     home.order = ORDER
     home.start()
     assert "pump_alarm" in bed.kinds()
+
+
+def test_an_absence_outlasts_the_order_that_is_taken_away(bed):
+    bed.announce("set_change", 20)
+    bed.home.stop()
+    bed.home.order = None
+    bed.home.start()
+    bed.home.connect()
+    bed.home.plug_in()
+    bed.go(5, "alarm", "door_open")
+    assert bed.state()["absence"]["what"] == "set_change"
+    assert bed.kinds() == {"no_prescription"}
+    bed.go(16, "alarm", "door_open")
+    assert bed.kinds() == {"no_prescription", "pump_alarm"}
+
+
+def test_who_is_overdue_is_so_still_when_the_order_is_taken_away(bed):
+    bed.announce("away", 30)
+    bed.home.unplug()
+    bed.home.wait(31 * 60)
+    bed.home.stop()
+    bed.home.order = None
+    bed.home.start()
+    bed.home.connect()
+    assert "absence_overdue" in bed.kinds()
+    bed.home.plug_in()
+    bed.go(0.1)
+    assert bed.kinds() == {"no_prescription"}
+
+
+def test_an_extension_that_was_accepted_is_on_the_card(bed):
+    bed.announce("set_change", 10)
+    bed.go(1.3)
+    bed.announce("set_change", 20)
+    bed.home.cut_power(MIN)
+    bed.home.start()
+    bed.home.connect()
+    bed.home.plug_in()
+    bed.go(12, "alarm", "door_open")
+    assert "pump_alarm" not in bed.kinds()
+
+
+def test_of_a_nurse_who_was_present_nobody_asks_whether_she_is_back(bed):
+    bed.announce("nurse_present", 30)
+    bed.home.unplug()
+    bed.home.wait(31 * 60)
+    assert bed.kinds() == {"no_data"}
