@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
 
 import pytest
@@ -639,3 +640,15 @@ def test_of_a_nurse_who_was_present_nobody_asks_whether_she_is_back(bed):
     bed.home.unplug()
     bed.home.wait(31 * 60)
     assert bed.kinds() == {"no_data"}
+
+
+def test_a_new_order_of_another_urgency_has_its_bounds_from_then_on(bed):
+    bed.announce("away", 60)
+    bed.announce("set_change", 25)
+    bed.go(5)
+    text = ORDER.replace("[limits]", '[response]\nurgency = "vital"\n[limits]')
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    bed.home.tell("order", pump="p1", id="o-1", version=1, prescription=text, sha256=sha256)
+    bed.home.wait(1)
+    assert sorted(bed.events()[2:]) == [("absence_ended", "away"), ("absence_ended", "set_change")]
+    assert bed.announce("away", 1) == "not_allowed"
