@@ -496,7 +496,7 @@ def test_what_cannot_be_read_is_counted_noted_and_changes_nothing(bed, fields):
     bed.home.tell("absence", pump="p1", **{"id": "i-1", "what": "away", "for_s": 60, **fields})
     bed.home.wait(1)
     assert bed.home.engine.ignored == ignored + 1
-    assert any("absence/p1 cannot be read" in note for note in bed.home.notes)
+    assert any("down/absence cannot be read" in note for note in bed.home.notes)
     assert (bed.events(), bed.state()["absence"]) == ([], None)
 
 
