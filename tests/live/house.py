@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import sqlite3
@@ -11,10 +12,13 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from alerts.sink import Lane
+from gateway.store import Store
 from tests.live.broker import free_port
 from tests.live.simulated_pump import ROOT
 
@@ -38,12 +42,17 @@ class Process:
         self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self.log = folder / f"{command[0].replace('.', '-')}.log"
         self._command = command
+        self.environment: dict[str, str] = {}
+        """What its environment has besides ours."""
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
+    def start(self, under: Sequence[str] = ()) -> None:
+        """``under``: a program, with its arguments, that starts ours, such as strace."""
         with self.log.open("a") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self._command],
+                [*under, sys.executable, "-m", *self._command],
+                env={**os.environ, **self.environment},
+                start_new_session=True,  # a signal must reach ours too, and not only what it runs under
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -73,7 +82,8 @@ class Process:
     def _end(self, how: signal.Signals) -> int:
         if self.process is None:
             return 0
-        self.process.send_signal(how)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, how)
         status = self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)  # what it had printed is in ``lines``
         self.process = None
@@ -87,6 +97,13 @@ class Process:
                     self.lines.put(json.loads(line))
 
 
+class Point(NamedTuple):
+    """When a reading was taken, in seconds since the machine started, and what the counter showed."""
+
+    at_s: float
+    volume_ml: float | None
+
+
 class Gateway(Process):
     """``dripwatch run`` with a pump at ``port``."""
 
@@ -96,11 +113,13 @@ class Gateway(Process):
         *,
         home: str,
         broker_port: int,
+        broker_host: str = "127.0.0.1",
         port: str,
         family: str = "alaris",
         prescription: Path | None = None,
         mqtt: str = "",
         serial_number: str | None = None,
+        clock_trusted: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "gateway.toml"
@@ -109,10 +128,10 @@ class Gateway(Process):
 format = "dripwatch-gateway/1"
 home = "{home}"
 state_dir = "state"
-clock_trusted = true
+clock_trusted = {str(clock_trusted).lower()}
 
 [mqtt]
-host = "127.0.0.1"
+host = "{broker_host}"
 port = {broker_port}
 {mqtt}
 
@@ -131,6 +150,16 @@ poll = "1s"
     @property
     def database(self) -> Path:
         return self.folder / "state" / "dripwatch.sqlite"
+
+    def readings(self) -> list[Point]:
+        """Each reading on the card of a gateway that was stopped, of the messages that nobody has fetched."""
+        store = Store(self.database)
+        lane = store.restore().lanes[Lane.TELEMETRY]
+        store.close()
+        payloads = [message.payload for message in lane.numbered]
+        payloads += [waiting.draft.payload for waiting in lane.waiting]
+        points = [point for payload in payloads for point in json.loads(payload)["points"]]
+        return sorted(Point(uptime_s, volume_ml) for _, uptime_s, _, _, volume_ml, *_ in points)
 
     def numbered(self) -> int:
         """The number that the next message of the alerts lane will get."""
@@ -163,7 +192,9 @@ poll = "1s"
 class Dashboard(Process):
     """``dripwatch dashboard``, and what it has stored."""
 
-    def __init__(self, folder: Path, broker_port: int) -> None:
+    def __init__(
+        self, folder: Path, broker_port: int, *, broker_host: str = "127.0.0.1", mqtt: str = ""
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.database = folder / "dashboard.sqlite"
@@ -180,9 +211,10 @@ port = {self.port}
 url = "sqlite:///{self.database}"
 
 [mqtt]
-host = "127.0.0.1"
+host = "{broker_host}"
 port = {broker_port}
 collector = "main"
+{mqtt}
 """
         )
         super().__init__(folder, "alerts.dashboard", "--config", str(config), "--trace")
@@ -191,8 +223,8 @@ collector = "main"
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def start(self) -> None:
-        super().start()
+    def start(self, under: Sequence[str] = ()) -> None:
+        super().start(under)
         wait_until(self._answers, "the dashboard answers")
 
     def _answers(self) -> bool:

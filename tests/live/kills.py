@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -156,8 +156,11 @@ class Home:
         alerts = [message for message in messages if "alert_id" in message]
         told = {Promise(message["alert_id"], message["rev"], message["seq"]) for message in alerts}
         wrong += [f"{one} was on the card, and is lost" for one in sorted(self.promises - told)]
-        newest = follow(alerts, wrong)
-        open_at_collector = {key: rev for key, (rev, state) in newest.items() if state != "closed"}
+        lives = follow(alerts)
+        wrong += lives.wrong
+        if lives.said_again and not any(message["schema"] == "dripwatch.answer/1" for message in messages):
+            wrong.append(f"{lives.said_again} tellings were said twice, and no board has asked for it")
+        open_at_collector = {key: rev for key, (rev, state) in lives.newest.items() if state != "closed"}
         store = Store(self.gateway.database)
         open_at_home = {alert.alert_id: alert.rev for alert in store.restore().alerts}
         store.close()
@@ -166,26 +169,44 @@ class Home:
         return [f"{self.token}: {one}" for one in wrong]
 
 
-def follow(alerts: list[dict[str, object]], wrong: list[str]) -> dict[str, tuple[int, str]]:
-    """Follows all alerts through their lives; the newest rev and state of each."""
+class Lives(NamedTuple):
+    """What the alerts of a home have gone through."""
+
+    newest: dict[str, tuple[int, str]]
+    """Rev and state of each."""
+    said_again: int
+    """Tellings that were the same but for their number: a board may ask for all that are open anew."""
+    wrong: list[str]
+
+
+def follow(tellings: Sequence[Mapping[str, object]]) -> Lives:
+    """Follow all alerts through their lives."""
+    said_again = 0
+    wrong: list[str] = []
     newest: dict[str, tuple[int, str]] = {}
+    essences: dict[str, Mapping[str, object]] = {}
     open_now: dict[tuple[object, object], str] = {}
-    for message in alerts:
-        alert_id, rev, state = str(message["alert_id"]), int(str(message["rev"])), str(message["state"])
-        what = (message["kind"], message["code"])
-        before = newest.get(alert_id)
-        if before is not None and rev <= before[0]:
-            wrong.append(f"{alert_id}: rev {rev} after {before[0]}")
-        if before is not None and before[1] == "closed":
+    for telling in tellings:
+        alert_id, rev, state = str(telling["alert_id"]), int(str(telling["rev"])), str(telling["state"])
+        what = (telling["kind"], telling["code"])
+        essence = {**telling, "seq": None}
+        rev_before, state_before = newest.get(alert_id, (0, ""))
+        if essence == essences.get(alert_id) and state != "closed":
+            said_again += 1
+            continue
+        if rev <= rev_before:
+            wrong.append(f"{alert_id}: rev {rev} after {rev_before}")
+        if state_before == "closed":
             wrong.append(f"{alert_id} goes on after it was closed")
         if open_now.get(what, alert_id) != alert_id:
             wrong.append(f"{what} is told as two alerts, {open_now[what]} and {alert_id}")
         newest[alert_id] = (rev, state)
+        essences[alert_id] = essence
         if state == "closed":
             open_now.pop(what, None)
         else:
             open_now[what] = alert_id
-    return newest
+    return Lives(newest, said_again, wrong)
 
 
 class Witness:

@@ -46,13 +46,15 @@ def telling(alert_id: str, rev: int, state: str) -> dict[str, Any]:
     ],
 )
 def test_what_is_doubled_is_seen(tellings: list[dict[str, Any]], words: str):
-    wrong: list[str] = []
-    follow(tellings, wrong)
-    assert len(wrong) == 1
-    assert words in wrong[0]
+    [wrong] = follow(tellings).wrong
+    assert words in wrong
 
 
 def test_a_condition_that_comes_back_after_its_end_is_another_alert():
-    wrong: list[str] = []
-    follow([telling("a", 1, "active"), telling("a", 1000, "closed"), telling("b", 1, "active")], wrong)
-    assert wrong == []
+    lives = follow([telling("a", 1, "active"), telling("a", 1000, "closed"), telling("b", 1, "active")])
+    assert (lives.wrong, lives.said_again) == ([], 0)
+
+
+def test_what_a_board_has_asked_for_anew_is_the_same_but_for_its_number():
+    lives = follow([telling("a", 1, "active") | {"seq": 1}, telling("a", 1, "active") | {"seq": 2}])
+    assert (lives.wrong, lives.said_again) == ([], 1)

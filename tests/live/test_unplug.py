@@ -17,11 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 
-from alerts.sink import Lane
-from gateway.store import Store
 from tests.live.broker import free_port
 from tests.live.house import PATIENCE_S, Gateway, wait_until
 from tests.live.simulated_pump import ROOT, SimulatedPump, simulated_pump
@@ -69,17 +66,6 @@ class Truth:
             if at_s <= to_s:
                 return from_ml + (to_ml - from_ml) * (at_s - from_s) / (to_s - from_s)
         raise AssertionError("nobody looked so late")
-
-
-def readings_of(gateway: Gateway) -> list[tuple[float, float]]:
-    """Time and counter of each reading on the card of a gateway that was stopped, and has had no broker."""
-    store = Store(gateway.database)
-    lane = store.restore().lanes[Lane.TELEMETRY]
-    store.close()
-    payloads = [message.payload for message in lane.numbered]
-    payloads += [waiting.draft.payload for waiting in lane.waiting]
-    points = [point for payload in payloads for point in msgspec.json.decode(payload)["points"]]
-    return sorted((uptime_s, volume_ml) for _, uptime_s, _, _, volume_ml, *_ in points)
 
 
 def note_what_is_detected(line: dict[str, Any], kinds: set[str]) -> None:
@@ -145,7 +131,7 @@ def test_a_cable_pulled_ten_times_costs_nothing_but_the_readings_of_that_time(tm
         truth.look()
         assert gateway.terminate() == 0
 
-    readings = readings_of(gateway)
+    readings = gateway.readings()
     assert len(readings) >= 20
     for at_s, volume_ml in readings:
         assert volume_ml == pytest.approx(truth.counter_ml(at_s), abs=TOLERANCE_ML)
