@@ -40,6 +40,7 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        """The lines of its trace, each with the time at which it was printed here (``at_s``)."""
         self.log = folder / f"{command[0].replace('.', '-')}.log"
         self._command = command
         self.environment: dict[str, str] = {}
@@ -94,7 +95,7 @@ class Process:
         with process.stdout as stream:
             for line in stream:
                 if line.startswith("{"):
-                    self.lines.put(json.loads(line))
+                    self.lines.put({**json.loads(line), "at_s": time.time()})
 
 
 class Point(NamedTuple):
@@ -163,16 +164,24 @@ poll = "1s"
 
     def numbered(self) -> int:
         """The number that the next message of the alerts lane will get."""
+        return int(self._meta("next_seq/alerts") or 1)
+
+    @property
+    def store_token(self) -> str | None:
+        """The token of its database."""
+        return self._meta("store")
+
+    def _meta(self, name: str) -> str | None:
         if not self.database.exists():
-            return 1
+            return None
         database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
         try:
-            row = database.execute("select value from meta where name = 'next_seq/alerts'").fetchone()
+            row = database.execute("select value from meta where name = ?", (name,)).fetchone()
         except sqlite3.OperationalError:
-            return 1
+            return None  # it is just being made
         finally:
             database.close()
-        return int(row[0]) if row else 1
+        return str(row[0]) if row else None
 
     def waiting(self) -> int:
         """How many messages of the alerts lane wait or are under way."""
