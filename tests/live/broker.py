@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -18,14 +19,19 @@ LISTENS_WITHIN_S = 20.0
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
-ACCESS_LIST = """\
-pattern write dripwatch/v1/%u/up/#
-pattern read dripwatch/v1/%u/down/#
-user dashboard
-topic readwrite dripwatch/v1/+/up/#
-topic write dripwatch/v1/+/down/#
-"""
-"""The access list of the MQTT page, "Rules for the broker"."""
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def printed(first_line: str) -> str:
+    """The block of the README that begins so."""
+    [block] = re.findall(rf"^```\n({re.escape(first_line)}\n.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return str(block)
+
+
+BROKER_SETTINGS = printed("listener 8883")
+"""What the README gives to a Mosquitto for homes with certificates."""
+ACCESS_LIST = printed("pattern write dripwatch/v1/%u/up/#")
+"""The access list of the README, which is that of the MQTT page, "Rules for the broker"."""
 
 
 def free_port() -> int:
@@ -161,9 +167,11 @@ class Mosquitto(_Process):
         passwords: Mapping[str, str] | None = None,
         access_list: str | None = None,
         settings: str = "",
+        host: str = "127.0.0.1",
     ) -> None:
         """``authority``: TLS, with the certificate ``server`` or one for localhost. ``settings``: more."""
         super().__init__()
+        self.host = host
         assert MOSQUITTO is not None, "mosquitto is not installed"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "data").mkdir(exist_ok=True)
@@ -174,7 +182,7 @@ class Mosquitto(_Process):
             f"persistence_location {folder}/data/",
             "max_queued_messages 100000",
             "log_dest stderr",  # it does not wait for a full buffer
-            f"listener {self.port} 127.0.0.1",
+            f"listener {self.port} {host}",
             f"allow_anonymous {'true' if passwords is None and not require_certificate else 'false'}",
         ]
         if os.geteuid() == 0:
@@ -194,6 +202,28 @@ class Mosquitto(_Process):
             (folder / "acl").write_text(access_list)
             lines.append(f"acl_file {folder / 'acl'}")
         self._file.write_text("\n".join([*lines, settings]) + "\n")
+
+    @classmethod
+    def as_printed(cls, folder: Path, authority: Authority) -> Mosquitto:
+        """As the README sets it up, in this folder and on a free port."""
+        broker = cls(folder)
+        certificate, key = authority.server()
+        (folder / "access").write_text(ACCESS_LIST)
+        settings = BROKER_SETTINGS.replace("listener 8883", f"listener {broker.port} 127.0.0.1")
+        for name, file in (
+            ("ca.pem", authority.ca_file),
+            ("broker.pem", certificate),
+            ("broker.key", key),
+            ("access", folder / "access"),
+        ):
+            settings = settings.replace(f"/etc/mosquitto/dripwatch/{name}", str(file))
+        assert "/etc/" not in settings, "a file of the README is not known here"
+        # What Debian's mosquitto.conf says before it includes ours, with our folder and without its log.
+        debian = ["persistence true", f"persistence_location {folder}/data/", "log_dest stderr"]
+        if os.geteuid() == 0:
+            debian.insert(0, "user root")
+        broker._file.write_text("\n".join([*debian, settings]))
+        return broker
 
     def start(self) -> None:
         """Starts it, and returns when it says that it runs."""
