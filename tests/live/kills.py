@@ -65,7 +65,16 @@ class Promise(NamedTuple):
 class Home:
     """A gateway with a scripted pump, and what it has promised."""
 
-    def __init__(self, folder: Path, token: str, broker_port: int, broker_host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        token: str,
+        broker_port: int,
+        *,
+        broker_host: str = "127.0.0.1",
+        prescription: Path | None = None,
+        clock_trusted: bool = True,
+    ) -> None:
         folder.mkdir(parents=True)
         self.token = token
         self._script = folder / "pump.script"
@@ -77,6 +86,8 @@ class Home:
             broker_host=broker_host,
             port=f"script:{self._script}",
             family="dummy",
+            prescription=prescription,
+            clock_trusted=clock_trusted,
         )
         self.card_fails = False
         """Whether it may have told something from memory, under a second store."""
@@ -239,13 +250,13 @@ def follow(tellings: Sequence[Mapping[str, object]]) -> Lives:
 class Witness:
     """Reads all that goes by on the wire: under one number there may never be two different messages."""
 
-    def __init__(self, broker_port: int) -> None:
+    def __init__(self, broker_host: str, broker_port: int) -> None:
         self.wrong: list[str] = []
         self.heard = 0
         self._seen: dict[tuple[str, str, str, int], bytes] = {}
         self._up = threading.Event()
         self._client = MqttClient(
-            MqttConfig(host="127.0.0.1", port=broker_port),
+            MqttConfig(host=broker_host, port=broker_port),
             client_id="witness",
             username=None,
             will=None,
@@ -297,19 +308,22 @@ class Street(NamedTuple):
 
 
 @contextmanager
-def street(folder: Path, homes: int) -> Iterator[Street]:
-    """A broker, a dashboard, a witness; the homes are not started yet."""
-    broker = Mosquitto(folder / "mosquitto")
+def street(folder: Path, homes: int, host: str = "127.0.0.1") -> Iterator[Street]:
+    """A broker at ``host``, a dashboard, a witness; the homes are not started yet."""
+    broker = Mosquitto(folder / "mosquitto", host=host)
     with ExitStack() as stack:
         broker.start()
         stack.callback(broker.kill)
-        board = Dashboard(folder / "dashboard", broker.port)
+        board = Dashboard(folder / "dashboard", broker.port, broker_host=host)
         board.start()
         stack.callback(board.kill)
-        witness = Witness(broker.port)
+        witness = Witness(host, broker.port)
         stack.callback(witness.stop)
         witness.wait()
-        all_homes = [Home(folder / f"h-{number}", f"h-{number}", broker.port) for number in range(homes)]
+        all_homes = [
+            Home(folder / f"h-{number}", f"h-{number}", broker.port, broker_host=host)
+            for number in range(homes)
+        ]
         for home in all_homes:
             stack.callback(home.gateway.kill)
         yield Street(broker, board, all_homes, witness)
