@@ -112,6 +112,7 @@ def write(home: Home, of_home: HistoryServer, way: Delivery, count: int, *, answ
         while not way.answered(of_home.write(way.lines)).done:
             pass
         written += 1
+        home.history_lines.extend(batch.payload.decode().split("\n"))
         if answer:
             home.put(HistoryAnswered, written_up_to=batch.seq)
     return written
@@ -138,11 +139,13 @@ def test_after_a_day_without_the_server_every_point_is_there_once_though_the_gat
     began = time.monotonic()
     assert write(home, of_home, way, 490) == 490
     assert write(home, of_home, way, 5, answer=False) == 5
+    assert len(home.history_lines) == len(set(home.history_lines)), "without a kill nothing is written twice"
     home.cut_power(off_ms=1_000)
     home.batches.clear()
     home.start()
     write(home, of_home, way, 10**6)
     took_s = time.monotonic() - began
+    assert len(home.history_lines) > len(set(home.history_lines)), "what was not answered was written again"
 
     (_, stamps, values) = next(one for one in database.series("infusion_volume_ml"))
     assert Counter(stamps) == Counter(times)
@@ -166,10 +169,44 @@ def test_a_wrong_address_of_the_server_costs_no_point(tmp_path: Path, database: 
     assert (stamps, values) == ([now_ms, now_ms + 1], [1, 2])
 
 
+def gateway_with_history(folder: Path, url: str) -> Gateway:
+    """A gateway whose broker is not there, with a pump that says one thing."""
+    script = folder / "pump.script"
+    script.write_text("0 state=running rate_ml_h=60 volume_ml=1 alarms=\n")
+    (folder / "influx.token").write_text("any")
+    gateway = Gateway(folder, home="h-1", broker_port=free_port(), port=f"script:{script}", family="dummy")
+    with gateway.config.open("a") as file:
+        file.write(
+            f'[history]\nurl = "{url}"\norg = "clinic"\nbucket = "infusion"\ntoken_file = "influx.token"\n'
+        )
+    return gateway
+
+
+def test_a_killed_gateway_writes_what_it_had_and_the_next_start_does_not_double_it(
+    tmp_path: Path, database: VictoriaMetrics
+) -> None:
+    """The alert of a start is in the history at once; a stop hands over what was gathered since."""
+    gateway = gateway_with_history(tmp_path, database.url)
+    gateway.start()
+    # The server is still down.
+    wait_until(lambda: "history: the server cannot be reached" in gateway.said(), "the gateway says so")
+    gateway.kill()
+    gateway.start()
+    database.start()
+    wait_until(lambda: len(database.series("alert_open")) >= 1, "the first batch is written")
+    wait_until(lambda: "p1: link up, pump says running" in gateway.said(), "a point is taken")
+    assert gateway.terminate() == 0
+    gateway.start()
+    wait_until(lambda: len(database.series("infusion_rate_ml_h")) >= 1, "what the stop had left is written")
+    gateway.kill()
+    for name in ("alert_open", "infusion_rate_ml_h"):
+        for _, stamps, _ in database.series(name):
+            assert len(stamps) == len(set(stamps))
+    boots = {labels["boot"] for labels, _, _ in database.series("alert_open")}
+    assert len(boots) >= 2, "the start that was killed is there too"
+
+
 def test_a_gateway_stops_in_time_while_the_server_hangs(tmp_path: Path) -> None:
-    script = tmp_path / "pump.script"
-    script.write_text("0s state=running rate_ml_h=60 volume_ml=1 alarms=\n")
-    (tmp_path / "influx.token").write_text("any")
     with socket.socket() as hangs:
         hangs.bind(("127.0.0.1", 0))
         hangs.listen()
@@ -183,14 +220,7 @@ def test_a_gateway_stops_in_time_while_the_server_hangs(tmp_path: Path) -> None:
             asked.set()
 
         threading.Thread(target=accept, daemon=True).start()
-        gateway = Gateway(
-            tmp_path, home="h-1", broker_port=free_port(), port=f"script:{script}", family="dummy"
-        )
-        with gateway.config.open("a") as file:
-            file.write(
-                f'[history]\nurl = "http://127.0.0.1:{hangs.getsockname()[1]}"\n'
-                'org = "clinic"\nbucket = "infusion"\ntoken_file = "influx.token"\n'
-            )
+        gateway = gateway_with_history(tmp_path, f"http://127.0.0.1:{hangs.getsockname()[1]}")
         gateway.start()
         assert asked.wait(30), gateway.said()
         began = time.monotonic()
