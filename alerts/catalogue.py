@@ -344,14 +344,14 @@ _ROWS = (
     ),
     Row(
         kind=Kind.BROKER_UNREACHABLE,
-        priorities="HMML",
+        priorities="LLLL",
         local_only=True,
         title="No connection to the nursing team",
         first_step="See whether the internet works in the home, and telephone the nurse.",
     ),
     Row(
         kind=Kind.NOBODY_WATCHING,
-        priorities="HMML",
+        priorities="LLLL",
         local_only=True,
         title="Nobody is watching",
         first_step="Telephone the nurse.",

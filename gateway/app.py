@@ -18,15 +18,15 @@ from alerts import wire
 from alerts.mqtt import BrokerEvent, MqttClient
 from alerts.strict import ConfigError, Problem
 from drivers import families
-from gateway.clock import SystemClock
-from gateway.config import Config, PumpConfig, parse_config
+from gateway.clock import SystemClock, boottime_ms
+from gateway.config import Config, PanelConfig, PumpConfig, parse_config
 from gateway.core.order import OrderError, parse_order
 from gateway.core.prescription import Prescription
 from gateway.engine import Engine, EngineSetup, KeptUnreadable
 from gateway.intended_use import SHORT
 from gateway.orders import in_words
 from gateway.pump import PumpSetup
-from gateway.run import Gateway, Observer, Performer
+from gateway.run import Gateway, Observer, PanelParts, Performer
 from gateway.store import Restored, Store, StoreFailed, StoreRefused
 from gateway.trace import Tracer
 from gateway.watchdog import Watchdog
@@ -87,8 +87,8 @@ def compose(
     performer: Callable[[Performer], Performer] = lambda real: real,
 ) -> Gateway:
     """The gateway of real parts that this configuration describes. Raises StoreFailed."""
-    if config.panel is not None:
-        log.warning("[panel] is set, but this version of Dripwatch does not use it yet")
+    # Before all else: whatever the lamps show is of an earlier start.
+    panel = open_panel(config.panel) if config.panel is not None else None
     history = config.history
     if history is not None and find_spec("influxdb_client") is None:
         log.error("[history]: influxdb-client is not installed, so nothing is written there; %s", _INSTALL)
@@ -105,6 +105,7 @@ def compose(
         mqtt_version=config.mqtt.version if config.mqtt else 5,
         history=history is not None,
         boot=f"b-{secrets.token_hex(4)}",
+        panel=panel is not None,
     )
     try:
         engine = _engine(setup, restored)
@@ -139,9 +140,32 @@ def compose(
         watchdog=Watchdog(),
         certificate=Path(config.mqtt.cert_file) if config.mqtt and config.mqtt.cert_file else None,
         history=history,
+        panel=panel,
         observers=observers,
         performer=performer,
     )
+
+
+def open_panel(pins: PanelConfig) -> PanelParts | None:
+    """The panel on these pins, all dark; ``None``, and the reason in the log, where there are none."""
+    try:
+        # Only a home that has a panel needs what drives it.
+        from alerts.gpio import GpioPanel, NoPanel
+    except ImportError as error:
+        log.error("[panel] is set, but the gateway goes on without: pip install 'dripwatch[pi]' (%s)", error)
+        return None
+    try:
+        return GpioPanel(
+            green=pins.green,
+            yellow=pins.yellow,
+            red=pins.red,
+            buzzer=pins.buzzer,
+            button=pins.button,
+            now_ms=boottime_ms,
+        )
+    except NoPanel as error:
+        log.error("[panel] is set, but the gateway goes on without: %s", error)
+        return None
 
 
 def _store(path: Path) -> tuple[Store, Restored]:

@@ -15,6 +15,11 @@ _FIRST_PLAUSIBLE_UTC_S = 1_780_000_000
 """Mid 2026: a clock that shows less has lost its battery, whatever else it claims."""
 
 
+def boottime_ms() -> int:
+    """CLOCK_BOOTTIME of this machine, which goes on while it sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 class Clock(Protocol):
     """Tells the time to those who may not look."""
 
@@ -48,7 +53,7 @@ class SystemClock:
 
     def moment(self) -> Moment:
         """What the machine's clocks say now."""
-        monotonic_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+        monotonic_ms = boottime_ms()
         if self._looked_at_ms is None or monotonic_ms - self._looked_at_ms >= 1_000:
             self._synced = self._is_synced()
             self._looked_at_ms = monotonic_ms

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from alerts.alert import Alert
+from alerts.signal import PanelSignal
 from alerts.sink import Message
 from gateway.lanes import Fetch, LaneChanges
 
@@ -56,6 +57,8 @@ class Effects(Struct, frozen=True, kw_only=True):
 
     show: str | None = None
     """One line for a person at the gateway, when it has changed."""
+    panel: PanelSignal | None = None
+    """What the panel in the home shows and sounds from now on, when it has changed."""
     notes: tuple[str, ...] = ()
     """Sentences for the engineer's log."""
     writes: tuple[Write, ...] = ()

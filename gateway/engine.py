@@ -28,6 +28,7 @@ from alerts.mqtt import (
     BrokerMessage,
     BrokerRefused,
 )
+from alerts.signal import PanelSignal
 from alerts.sink import Lane as LaneName
 from alerts.sink import Message
 from drivers.family import Family, PumpOnLine, Session
@@ -49,6 +50,8 @@ from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineSt
 from gateway.effects import Commit, Effects, Send, Write
 from gateway.history_points import HistoryPoints
 from gateway.inputs import (
+    ButtonHeld,
+    ButtonPressed,
     BytesArrived,
     CertificateRead,
     CommitFailed,
@@ -80,6 +83,7 @@ from gateway.orders import (
     judge,
     judge_unreadable,
 )
+from gateway.panel import Panel
 from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, Resumed, WatchedPump
 from gateway.second_store import SecondStore, SentFromMemory
 
@@ -124,6 +128,8 @@ class EngineSetup(Struct, frozen=True, kw_only=True):
     """Whether there is a server for the history."""
     boot: str
     """A token for this start of the gateway."""
+    panel: bool = False
+    """Whether there is a caregiver's panel."""
 
 
 class KeptUnreadable(Exception):
@@ -279,6 +285,7 @@ class Engine:
         self._next_sign_of_life_t_ms: int | None = None
         self._resync_t_ms: int | None = None
         self._watched_t_ms: int | None = None
+        self._panel = Panel() if setup.panel else None
         self._storage_failing = self._gateway_has(Kind.STORAGE_FAILING)
         self._inbox_losses = 0
         self._lost_t_ms: int | None = None
@@ -351,6 +358,13 @@ class Engine:
                 turn.notes.extend([] if happened.note is None else [happened.note])
                 if happened.written_up_to is not None:
                     self._history.receipt(happened.written_up_to, turn.t_ms)
+            case ButtonPressed():
+                if self._panel is not None:
+                    self._panel.pressed()
+            case ButtonHeld():
+                self._about_gateway(
+                    turn, Kind.CAREGIVER_CALL, Verdict.PRESENT, "Somebody in the home calls for the nurse."
+                )
             case StopRequested():
                 if self._stopping_since_t_ms is None:
                     self._stopping_since_t_ms = turn.t_ms
@@ -1307,8 +1321,10 @@ class Engine:
         sends = self._sends(turn)
         stopped = self._stopped(turn)
         show = self._status_line(turn)
+        panel = self._panel_signal(turn)
         return Effects(
             show=show,
+            panel=panel,
             notes=tuple(turn.notes),
             writes=tuple(turn.writes),
             commit=commit,
@@ -1492,6 +1508,21 @@ class Engine:
             return None
         return self.last_will(moment)
 
+    def _panel_signal(self, turn: _Turn) -> PanelSignal | None:
+        if self._panel is None:
+            return None
+        return self._panel.signal(
+            turn.t_ms,
+            turn.uptime_ms,
+            alerts=self.book.open.values(),
+            pumps=[(pump, pump.monitor.status(turn.instant)) for pump in self._pumps.values()],
+            urgency=self._highest_urgency(),
+            has_broker=self.setup.mqtt,
+            connected=self._connected,
+            watched_t_ms=self._watched_t_ms,
+            storage_ok=not self._storage_failing,
+        )
+
     def _wake_in_ms(self, turn: _Turn) -> int:
         wakes: list[int | None] = [self._next_sign_of_life_t_ms, self.book.next_due_t_ms()]
         for pump in self._pumps.values():
@@ -1511,6 +1542,7 @@ class Engine:
             wakes.append(turn.t_ms + 1_000)
         if self._thrown_out_t_ms is not None:
             wakes.append(max(turn.t_ms + 1_000, self._thrown_out_t_ms + ALONE_AFTER_MS))
+        wakes.append(self._panel.next_wake_t_ms if self._panel is not None else None)
         wakes.extend(
             session.next_due_ms()
             for port, session in self._sessions.items()

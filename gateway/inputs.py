@@ -90,6 +90,18 @@ class HistoryAnswered(Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
+class ButtonPressed(Struct, frozen=True, kw_only=True):
+    """Somebody in the home presses the panel's button and lets it go: silence, for two minutes at most."""
+
+    moment: Moment
+
+
+class ButtonHeld(Struct, frozen=True, kw_only=True):
+    """Somebody in the home holds the panel's button: a call for the nurse."""
+
+    moment: Moment
+
+
 class StopRequested(Struct, frozen=True, kw_only=True):
     """A person or systemd asks the gateway to end."""
 
@@ -107,5 +119,7 @@ Input = (
     | Fetched
     | CertificateRead
     | HistoryAnswered
+    | ButtonPressed
+    | ButtonHeld
     | StopRequested
 )

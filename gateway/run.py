@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from alerts.mqtt import BrokerEvent, BrokerMessage, MqttClient
+from alerts.signal import PanelSignal, Press
 from alerts.sink import Message, SinkDown
 from drivers.family import LineSettings
 from drivers.link import Link, LinkDown, open_link
@@ -28,6 +29,8 @@ from gateway.effects import Commit, Effects, Send, Write
 from gateway.engine import Engine
 from gateway.history import History, history_of
 from gateway.inputs import (
+    ButtonHeld,
+    ButtonPressed,
     BytesArrived,
     CertificateRead,
     CommitFailed,
@@ -131,6 +134,9 @@ class Performer(Protocol):
 
     def show(self, line: str) -> None:
         """Tell the person at the gateway."""
+
+    def light(self, signal: PanelSignal) -> None:
+        """Hand the panel in the home what it is to show and to sound."""
 
     def write(self, write: Write) -> None:
         """Hand bytes to a pump."""
@@ -371,16 +377,27 @@ class RealPerformer:
     """Show on standard error, write to the ports, commit to the card, release to the broker."""
 
     def __init__(
-        self, ports: Ports, card: Card, broker: MqttClient | None, history: History | None = None
+        self,
+        ports: Ports,
+        card: Card,
+        broker: MqttClient | None,
+        history: History | None = None,
+        panel: PanelParts | None = None,
     ) -> None:
         self._ports = ports
         self._card = card
         self._broker = broker
         self._history = history
+        self._panel = panel
 
     def show(self, line: str) -> None:
         """Tell the person at the gateway."""
         log.info("%s", line)
+
+    def light(self, signal: PanelSignal) -> None:
+        """Hand the panel in the home what it is to show and to sound."""
+        if self._panel is not None:
+            self._panel.show(signal)
 
     def write(self, write: Write) -> None:
         """Hand bytes to a pump."""
@@ -412,12 +429,30 @@ class RealPerformer:
             self._history.write(batch.seq, batch.payload)
 
 
+class PanelParts(Protocol):
+    """The lamps, the buzzer and the button of the panel in the home (alerts/gpio.py)."""
+
+    def show(self, signal: PanelSignal) -> None:
+        """From now on this signal; the newest wins."""
+
+    def refresh(self) -> None:
+        """The gateway's loop has come round: what is shown holds."""
+
+    def serve(self, stopping: threading.Event, press: Callable[[Press], None]) -> None:
+        """Play until it is to end: the body of a thread."""
+
+    def close(self) -> None:
+        """Everything off, for good."""
+
+
 def perform(effects: Effects, performer: Performer) -> None:
     """Perform the effects of one input, in the order that keeps the promises."""
     for note in effects.notes:
         log.info("%s", note)
     if effects.show is not None:
         performer.show(effects.show)
+    if effects.panel is not None:
+        performer.light(effects.panel)
     for write in effects.writes:
         performer.write(write)
     if effects.commit is not None:
@@ -447,6 +482,7 @@ class Gateway:
         watchdog: Watchdog,
         certificate: Path | None = None,
         history: HistoryConfig | None = None,
+        panel: PanelParts | None = None,
         observers: Iterable[Observer] = (),
         performer: Callable[[Performer], Performer] = lambda real: real,
     ) -> None:
@@ -464,10 +500,13 @@ class Gateway:
             if history is not None
             else None
         )
+        self._panel = panel
         self._watchdog = watchdog
         self._late: list[str] = []
         self._observers = tuple(observers)
-        self._performer = performer(RealPerformer(self._ports, self._card, self._broker, self._history))
+        self._performer = performer(
+            RealPerformer(self._ports, self._card, self._broker, self._history, panel)
+        )
 
     @property
     def store_token(self) -> str:
@@ -489,12 +528,17 @@ class Gateway:
         self._certificate.start()
         if self._history is not None:
             self._threads.start("history", self._history.serve)
+        if self._panel is not None:
+            self._threads.start("panel", partial(self._panel.serve, self._threads.stopping, self._press))
         if self._broker is not None:
             self._broker.start()
         self._watchdog.ready()
         try:
             self._loop()
         finally:
+            if self._panel is not None:
+                # First of all: from here on nobody watches.
+                self._panel.close()
             goodbye = self._engine.goodbye(self._clock.moment())
             if self._broker is not None:
                 self._broker.stop(goodbye)
@@ -513,6 +557,8 @@ class Gateway:
             for observe in self._observers:
                 observe(happened, effects)
             self._feed_the_watchdog()
+            if self._panel is not None:
+                self._panel.refresh()
             if self._threads.broken is not None:
                 raise self._threads.broken
             if effects.stop:
@@ -544,6 +590,9 @@ class Gateway:
 
     def _heard_from_history(self, written_up_to: int | None, note: str | None) -> None:
         self._inbox.put(partial(HistoryAnswered, written_up_to=written_up_to, note=note))
+
+    def _press(self, press: Press) -> None:
+        self._inbox.put(ButtonPressed if press is Press.SHORT else ButtonHeld)
 
     def _asked_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
         # Not in the handler itself: it may have interrupted the very queue that it would put into.

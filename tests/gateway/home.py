@@ -74,6 +74,7 @@ class Home:
         order: str | None = None,
         serial_number: str | None = None,
         collector: str = "main",
+        panel: bool = False,
         mqtt_version: int = 5,
         history: bool = False,
         in_1970: bool = False,
@@ -84,6 +85,7 @@ class Home:
         self.order = order
         self.serial_number = serial_number
         self.collector = collector
+        self.panel = panel
         self.mqtt_version = mqtt_version
         self.history = history
         self.batches: list[Message] = []
@@ -142,6 +144,7 @@ class Home:
                 mqtt_version=self.mqtt_version,
                 history=self.history,
                 boot=f"b-{self.starts}",
+                panel=self.panel,
             ),
             store=restored.store,
             alerts=restored.alerts,
