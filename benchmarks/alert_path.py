@@ -26,6 +26,8 @@ from pathlib import Path
 import msgspec
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from alerts.mqtt import BrokerConfirmed, BrokerConnected, BrokerEvent, MqttClient, MqttConfig
 from alerts.sink import Lane
@@ -142,6 +144,21 @@ class AlertPath:
                     self._confirmed.put(time.perf_counter())
 
 
+def subscribe_and_leave(broker: Mosquitto) -> None:
+    """Somebody has subscribed, else an alert counts as unread (MQTT 5, code 16) and is kept; and is away."""
+    subscribed = threading.Event()
+    reader = paho.Client(CallbackAPIVersion.VERSION2, client_id="reader", protocol=paho.MQTTv5)
+    reader.on_connect = lambda *_: reader.subscribe("dripwatch/#", qos=0)
+    reader.on_subscribe = lambda *_: subscribed.set()
+    stays = Properties(PacketTypes.CONNECT)
+    stays.SessionExpiryInterval = 3_600
+    reader.connect("127.0.0.1", broker.port, clean_start=False, properties=stays)
+    reader.loop_start()
+    assert subscribed.wait(PATIENCE_S), "no broker"
+    reader.disconnect()
+    reader.loop_stop()
+
+
 class BareCommit:
     """One row of the size of an alert, committed."""
 
@@ -194,6 +211,7 @@ def main() -> int:
         broker = Mosquitto(folder / "mosquitto")
         ends.callback(broker.kill)
         broker.start()
+        subscribe_and_leave(broker)
         path, commit, publish = AlertPath(folder, broker), BareCommit(folder), BarePublish(broker)
         for number in range(ROUNDS):
             if sys.stderr.isatty():
