@@ -249,6 +249,7 @@ _ROWS = (
     Row(kind=Kind.CLOCK_STEPPED, priorities="iiii", info=True, title="Clock was set"),
     Row(kind=Kind.DEMAND_DENIED, priorities="iiii", info=True, title="Demand denied"),
     Row(kind=Kind.BAG_CHANGED, priorities="iiii", info=True, title="Bag changed"),
+    Row(kind=Kind.TELEMETRY_DROPPED, priorities="iiii", info=True, title="Readings were given up"),
     Row(kind=Kind.TITRATED, priorities="iiii", info=True, title="Rate changed within the range"),
     Row(kind=Kind.ORDER_CHANGED, priorities="iiii", info=True, title="New order in force"),
     Row(kind=Kind.ABSENCE_BEGAN, priorities="iiii", info=True, title="Absence announced"),

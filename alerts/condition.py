@@ -87,6 +87,7 @@ class Kind(StrEnum):
     BAG_CHANGED = "bag_changed"
     TITRATED = "titrated"
     ORDER_CHANGED = "order_changed"
+    TELEMETRY_DROPPED = "telemetry_dropped"
     ABSENCE_BEGAN = "absence_began"
     ABSENCE_ENDED = "absence_ended"
     CAREGIVER_STEP = "caregiver_step"

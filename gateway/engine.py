@@ -96,6 +96,7 @@ SIGN_OF_LIFE_EVERY_MS = 50_000
 SIGN_OF_LIFE_ALONG_AFTER_MS = 25_000
 """A commit that comes so long after the last such takes it along: one sync in the place of two."""
 TELEMETRY_EVERY_MS = 30_000
+TELL_OF_DROPPED_EVERY_MS = 3_600_000
 UNDATED_POINTS_WAIT_MS = 3_600_000
 """So long points wait for the clock to be set before they leave without a time (mqtt page, ``telemetry``)."""
 RESYNC_AT_MOST_EVERY_MS = 60_000
@@ -291,6 +292,8 @@ class Engine:
         self._lost_t_ms: int | None = None
         self._thrown_out_t_ms: int | None = None
         self._batches_dropped = 0
+        self._dropped_untold: int = _known(kept.get("telemetry_dropped"), int) or 0
+        self._dropped_told_t_ms: int | None = None
         self._points_max = projections.points_that_fit(None)
         self._history_dropped = 0
         self.ignored = 0
@@ -1175,7 +1178,25 @@ class Engine:
 
     # -- ways out ----------------------------------------------------------------------------------
 
+    def _tell_of_dropped_telemetry(self, turn: _Turn) -> None:
+        """Batches without a number leave no gap that a collector could see: so it is said, when it can be."""
+        last_t_ms = self._dropped_told_t_ms
+        just_told = last_t_ms is not None and turn.t_ms - last_t_ms < TELL_OF_DROPPED_EVERY_MS
+        if not self._dropped_untold or not self._connected or just_told:
+            return
+        finding = Finding(
+            kind=Kind.TELEMETRY_DROPPED,
+            verdict=Verdict.PRESENT,
+            at_ms=turn.t_ms,
+            at_utc_ms=turn.instant.utc_ms,
+            message=f"{self._dropped_untold} batches of readings were given up, the oldest first:"
+            " for too long nobody has fetched them.",
+        )
+        turn.changes.append(EventHappened(pump=GATEWAY, finding=finding))
+        self._dropped_told_t_ms, self._dropped_untold = turn.t_ms, 0
+
     def _project(self, turn: _Turn) -> None:
+        self._tell_of_dropped_telemetry(turn)
         speaker, utc_ms, synced = self._speaker, turn.instant.utc_ms, turn.moment.synced
         for change in turn.changes:
             if self.setup.history:
@@ -1316,6 +1337,7 @@ class Engine:
             turn.notes.append(
                 f"telemetry: {dropped - self._batches_dropped} batches dropped, nobody fetches them"
             )
+            self._dropped_untold += dropped - self._batches_dropped
             self._batches_dropped = dropped
         commit = self._commit(turn)
         sends = self._sends(turn)
@@ -1369,6 +1391,7 @@ class Engine:
             ("tellings", msgspec.msgpack.encode(self._tellings)),
             ("closed_topics", msgspec.msgpack.encode(self._closed_topics.kept)),
             ("pump/gateway", msgspec.msgpack.encode(self._gateway_inhibition.state)),
+            ("telemetry_dropped", msgspec.msgpack.encode(self._dropped_untold)),
             ("sent_from_memory", msgspec.msgpack.encode(self._second.kept())),
         ]
         numbered = [message for changes in lanes for message in changes.numbered]

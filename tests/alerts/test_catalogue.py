@@ -123,6 +123,7 @@ def test_what_merely_happened_is_no_alert():
         "clock_stepped",
         "demand_denied",
         "bag_changed",
+        "telemetry_dropped",
         "titrated",
         "order_changed",
         "absence_began",

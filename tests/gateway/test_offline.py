@@ -7,6 +7,7 @@ import json
 import pytest
 
 from alerts.sink import Lane
+from gateway.lanes import POLICIES, LanePolicy
 from tests.gateway.home import Home
 
 EVERY_S = 10
@@ -65,3 +66,22 @@ def test_after_so_long_all_alerts_come_first_and_then_all_points_once_in_order_a
     assert len(points) == spoken
     assert times == sorted(set(times))
     assert all(batch["historical"] for batch in batches[:-1])
+
+
+def test_what_was_given_up_for_want_of_room_is_told_once_when_somebody_hears_it(tmp_path, monkeypatch):
+    policy = LanePolicy(waiting_max=3, window=40)
+    monkeypatch.setattr("gateway.engine.POLICIES", {**POLICIES, Lane.TELEMETRY: policy})
+    home = Home(tmp_path)
+    home.plug_in()
+    for number in range(1_000):
+        home.now_ms += 1_000
+        home.hear(f"state=running rate_ml_h=60 volume_ml={number} alarms=")
+    home.wait(60)
+    home.cut_power()
+    home.start()
+    home.connect()
+    (told,) = (event for event in home.said("event") if event["kind"] == "telemetry_dropped")
+    arrived = sum(len(batch["points"]) for batch in home.said("telemetry"))
+    assert told["message"].startswith("7 batches of readings were given up")
+    assert arrived == 1_000 - 7 * 100
+    assert [topic.topic for topic in home.messages("event")] == ["dripwatch/v1/h-1/up/pump/gateway/event"]
