@@ -52,11 +52,21 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="print a line of JSON on standard output for each milestone of an alert",
     )
+    parser.add_argument(
+        "--panel-off",
+        action="store_true",
+        help="only switch the panel's lamps and buzzer off: for systemd, when the gateway has been killed",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     print(SHORT, file=sys.stderr)  # noqa: T201
     try:
         config = read_config(options.config)
+        if options.panel_off:
+            panel = open_panel(config.panel) if config.panel is not None else None
+            if panel is not None:
+                panel.close()
+            return 0
         gateway = compose(config, observers=(print_milestones(),) if options.trace else ())
     except ConfigError as error:
         for problem in error.problems:

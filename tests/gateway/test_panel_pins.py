@@ -9,7 +9,7 @@ import pytest
 from gpiozero import Device
 from gpiozero.pins.mock import MockFactory
 
-from gateway.app import compose
+from gateway.app import compose, main
 from gateway.config import parse_config
 from gateway.inputs import ButtonHeld
 from tests.gateway.test_run import CONFIG
@@ -94,3 +94,16 @@ def test_where_there_are_no_pins_the_gateway_says_so_and_goes_on(folder, monkeyp
     assert ["[panel] is set, but the gateway goes on without" in line for line in caplog.messages] == [True]
     gateway.stop()
     gateway.run(handle_signals=False)
+
+
+def test_what_a_killed_gateway_has_left_lit_can_be_put_out(folder, monkeypatch):
+    factory = MockFactory()
+    monkeypatch.setattr(Device, "pin_factory", factory)
+    file = folder / "gateway.toml"
+    file.write_text(CONFIG + PANEL)
+    for pin in (*LAMPS, 18):
+        factory.pin(pin).function = "output"
+        factory.pin(pin).state = True
+    assert main(["--config", str(file), "--panel-off"]) == 0
+    assert not any(factory.pin(pin).state for pin in (*LAMPS, 18))
+    assert not (folder / "state").exists()

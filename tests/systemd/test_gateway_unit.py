@@ -29,7 +29,7 @@ def unit_here(tmp_path: Path) -> Path:
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
     text = UNIT.read_text()
-    assert text.count(COMMAND) == 1
+    assert text.count(COMMAND) == 2
     copy = tmp_path / UNIT.name
     copy.write_text(text.replace(COMMAND, str(command)))
     return copy
