@@ -49,6 +49,7 @@ class Process:
 
     def start(self, under: Sequence[str] = ()) -> None:
         """``under``: a program, with its arguments, that starts ours, such as strace."""
+        self._log_began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as errors:
             self.process = subprocess.Popen(
                 [*under, sys.executable, "-m", *self._command],
@@ -71,6 +72,9 @@ class Process:
 
     def said(self) -> str:
         return self.log.read_text()
+
+    def said_since_start(self) -> str:
+        return self.log.read_bytes()[self._log_began :].decode()
 
     def next_step(self, step: str, **fields: object) -> dict[str, Any]:
         """The next line of its trace with this step and these fields."""
@@ -123,6 +127,7 @@ class Gateway(Process):
         clock_trusted: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.home = home
         self.config = folder / "gateway.toml"
         self.config.write_text(
             f"""\
@@ -196,6 +201,20 @@ poll = "1s"
         finally:
             database.close()
         return int(held) + int(unnumbered)
+
+    def has_told_all(self, board: Dashboard) -> bool:
+        """Whether the collector has all that is on the card, where receipts are written later, in groups."""
+        numbered = self.numbered()
+        if not self.database.exists():
+            return False
+        database = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            (unnumbered,) = database.execute("select count(*) from waiting where lane = 'alerts'").fetchone()
+        except sqlite3.OperationalError:
+            return False  # it is just being made
+        finally:
+            database.close()
+        return not unnumbered and len(board.messages(self.home)) >= numbered - 1
 
 
 class Dashboard(Process):

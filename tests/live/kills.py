@@ -154,7 +154,13 @@ class Home:
     def settle(self, board: Dashboard) -> None:
         """Stops it once the collector has the alarm that stands and all else that was ever told."""
         wait_until(
-            lambda: self._stands(board) and len(board.messages(self.token)) >= self.gateway.numbered() - 1,
+            lambda: "broker connected; p1: link up" in self.gateway.said_since_start(),
+            f"{self.token} watches and is connected",
+            within_s=SETTLES_WITHIN_S,
+        )
+        wait_s(0.5)  # what it found at its start is on the card
+        wait_until(
+            lambda: self._stands(board) and self.gateway.has_told_all(board),
             f"the collector has all that {self.token} has numbered",
             within_s=SETTLES_WITHIN_S,
         )
@@ -170,8 +176,13 @@ class Home:
     def wrong(self, board: Dashboard) -> list[str]:
         """What is lost or doubled at the collector, in sentences."""
         wrong: list[str] = []
-        rows = _select(board.database, "select store, seq, payload from message"
-                       " where home = ? and lane = 'alerts' order by id", self.token)  # fmt: skip
+        # By number; messages under two stores have no order but that in which they came.
+        rows = _select(
+            board.database,
+            "select store, seq, payload from message where home = ? and lane = 'alerts'"
+            f" order by {'id' if self.card_fails else 'seq'}",
+            self.token,
+        )
         numbers: dict[object, list[int]] = {}
         for store, seq, _ in rows:
             numbers.setdefault(store, []).append(int(str(seq)))

@@ -88,7 +88,11 @@ def test_a_gateway_killed_between_detection_and_receipt_tells_its_alert_exactly_
         for number, gateway in enumerate(homes):
             home = f"h-{number}"
             wait_until(lambda home=home: dashboard.alert_ids(home, "occlusion"), f"{home} has told its alert")
-            wait_until(lambda gateway=gateway: gateway.waiting() == 0, f"{home} has its receipts")
+            wait_until(
+                lambda home=home: dashboard.alert_ids(home, "monitoring_interrupted"),
+                f"{home} has told of it",
+            )
+            wait_until(lambda gateway=gateway: gateway.has_told_all(dashboard), f"{home} has told all")
             assert len(dashboard.alert_ids(home, "occlusion")) == 1
             assert len(dashboard.alert_ids(home, "monitoring_interrupted")) == 1
             messages = dashboard.messages(home)
@@ -124,7 +128,7 @@ def test_a_broker_killed_while_two_hundred_messages_wait_loses_none(tmp_path, ne
         broker.kill()
         held_back = gateway.waiting()
         broker.start()
-        wait_until(lambda: gateway.waiting() == 0, "all have gone", within_s=90)
+        wait_until(lambda: gateway.has_told_all(board), "all have gone", within_s=90)
         seqs = [message["seq"] for message in board.messages("h-1")]
         assert seqs == list(range(1, gateway.numbered()))
         assert len(seqs) >= 200
