@@ -3,12 +3,15 @@ are owed, and can be as bad as a broker may be."""
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from typing import TYPE_CHECKING
 
+from alerts import wire
 from alerts.mqtt import SESSION_TAKEN_OVER, BrokerConfirmed, BrokerConnected, BrokerLost, BrokerMessage
-from alerts.sink import Message
+from alerts.sink import Lane, Message
 from gateway.effects import Send
+from tests.world.names import HOME
 
 if TYPE_CHECKING:
     from tests.world.home import Home
@@ -45,6 +48,9 @@ class Broker:
         self._for_gateway: deque[BrokerMessage] = deque(maxlen=QUEUE_MAX)
         self._for_dashboard: deque[Message] = deque(maxlen=QUEUE_MAX)
         self._connection = 0
+        self._sent: dict[Lane, int] = {}
+        """The highest number of each lane of the store from which something was sent last."""
+        self._sent_store = ""
         self._arrives_ms = 0
         self._returns_ms = 0
 
@@ -93,7 +99,31 @@ class Broker:
         self.world.board.disconnect()
         self.world.after(CONNECTS_AFTER_MS, self.world.board.reconnect)
 
+    def says_old_receipts(self) -> None:
+        """Of an older store, of another collector, and as a retained message: for all that was sent."""
+        for store, collector, retain in (
+            ("s-old", "main", False),
+            (None, "another", False),
+            (None, "main", True),
+        ):
+            receipt = {
+                "schema": "dripwatch.receipt/1",
+                "time": "2026-11-23T12:00:00.000Z",
+                "collector": collector,
+                "store": store or self._sent_store,
+                "alerts": self._sent.get(Lane.ALERTS, 0),
+                "telemetry": self._sent.get(Lane.TELEMETRY, 0),
+            }
+            if self.gateway is not None and self.reachable:
+                topic, payload = wire.down(HOME, "receipt"), json.dumps(receipt).encode()
+                self._to(self.gateway, BrokerMessage(topic=topic, payload=payload, retain=retain, qos=1))
+
     def from_gateway(self, home: Home, send: Send) -> None:
+        number = wire.decode_number(send.message.payload) if send.message.lane is not None else None
+        if number is not None:
+            if number.store != self._sent_store:
+                self._sent_store, self._sent = number.store, {}
+            self._sent[number.lane] = max(number.seq, self._sent.get(number.lane, 0))
         if not (self.reachable and self.gateway is home):
             return
         connection = self._connection

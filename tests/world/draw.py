@@ -21,7 +21,7 @@ from gateway.core.order import parse_order
 from simulator.faults import Fault, Mishaps
 from simulator.scenario import prescription_starting, regimen_names
 from tests.regimens.bedside import LEAD_MS
-from tests.regimens.cells import DAY, MIN, H, S
+from tests.regimens.cells import DAY, MIN, H, Patient, S
 from tests.world.faults import POWER, WIRE, Mishap, draw_mishaps, happen
 from tests.world.names import BEGINNING_UTC_MS
 from tests.world.nurse import Nurse
@@ -30,6 +30,8 @@ from tests.world.world import Bed, World
 
 WEEK = 7 * DAY
 SLOWEST_POLL_MS = 30 * S
+QUICK_POLL_MS = 20 * S
+"""Pumps that are read more often than this are drawn seldom: a day of them takes three times as long."""
 EVERY_DAY = (
     home_life.line_changed_before_a_dose,
     home_life.line_changed_in_a_dose,
@@ -52,6 +54,8 @@ class Drawn:
     seed: int
     length_ms: int
     faults_stop_ms: int
+    begins_unset: bool
+    """A first boot without a clock: in 1970, and set an hour later."""
     beds: list[Bed] = field(default_factory=list)
     days: dict[str, Day] = field(default_factory=dict)
     """By pump."""
@@ -66,9 +70,7 @@ class Drawn:
         world.broker.delivered = None
         world.promises.truth = lambda kind, pump, now_ms: self.may_tell(world, kind, pump, now_ms)
         world.promises.deviations = self.deviations
-        chance = random.Random(f"{self.seed} mishaps")
-        if chance.random() < 0.25:
-            # A first boot without a clock.
+        if self.begins_unset:
             world.home.clock_is(error_ms=-BEGINNING_UTC_MS, is_set=False)
             world.at(H, lambda: world.home.clock_is(error_ms=0, is_set=True))
         world.home.power_on()
@@ -93,10 +95,13 @@ class Drawn:
             return True
         day = self.days[pump]
         if kind in (Kind.NO_DATA, Kind.GARBLED_LINK):
+            # While the gateway is off nothing is heard either: prescription page, section 2, "Silence".
             after_ms = day.patient.order.limits.no_data_after_ms + 2 * MIN
+            silent = POWER if kind is Kind.NO_DATA else frozenset()
             if any(
-                one.pump == pump and one.kind in WIRE and one.at_ms <= now_ms <= one.until_ms + after_ms
+                one.at_ms <= now_ms <= one.until_ms + after_ms
                 for one in self.mishaps
+                if (one.pump == pump and one.kind in WIRE) or one.kind in silent
             ):
                 return True
         return any(
@@ -105,19 +110,22 @@ class Drawn:
         )
 
 
-def draw(seed: int) -> Drawn:
-    """The story of a seed: a day, every tenth a week."""
+def draw(seed: int, hours: float | None = None) -> Drawn:
+    """The story of a seed: a day, every tenth a week; or so many ``hours`` with the faults of a day."""
     chance = random.Random(f"{seed} story")
     length_ms = WEEK if seed % 10 == 0 else DAY
+    if hours is not None:
+        length_ms = round(hours * H)
     drawn = Drawn(
         seed=seed,
         length_ms=length_ms,
         faults_stop_ms=round(length_ms * chance.uniform(0.6, 0.85)),
+        begins_unset=chance.random() < 0.25,
     )
     for number in range(1 if chance.random() < 0.75 else 2):
         _draw_bed(drawn, f"p{number + 1}", chance)
     drawn.mishaps = draw_mishaps(
-        [bed.pump for bed in drawn.beds], drawn.faults_stop_ms, chance, days=length_ms / DAY
+        [bed.pump for bed in drawn.beds], drawn.faults_stop_ms, chance, days=max(1.0, length_ms / DAY)
     )
     drawn.mishaps = [mishap for mishap in drawn.mishaps if not _blinds(drawn, mishap)]
     drawn.beds = [_on_its_wire(bed, drawn.mishaps) for bed in drawn.beds]
@@ -140,9 +148,20 @@ def _blinds(drawn: Drawn, mishap: Mishap) -> bool:
     )
 
 
+def _poll_ms(patient: Patient, length_ms: int) -> int:
+    """As seldom as the therapy bears it: a day of this world costs what it is read."""
+    slowest_ms = SLOWEST_POLL_MS if length_ms <= DAY else 2 * SLOWEST_POLL_MS
+    limits = patient.order.limits
+    slowest_ms = min(slowest_ms, patient.length_ms // 60, limits.no_data_after_ms // 6)
+    return max(patient.poll_ms, slowest_ms // S * S)
+
+
 def _draw_bed(drawn: Drawn, pump: str, chance: random.Random) -> None:
     names = [name for name in regimen_names() if not name.startswith(NOT_DRAWN)]
     patient = patient_of(chance.choice(names))
+    while _poll_ms(patient, drawn.length_ms) < QUICK_POLL_MS and chance.random() < 0.9:
+        patient = patient_of(chance.choice(names))
+    poll_ms = _poll_ms(patient, drawn.length_ms)
     from_ms, until_ms = -LEAD_MS, drawn.length_ms - LEAD_MS
     day = Day(
         patient=patient,
@@ -151,10 +170,6 @@ def _draw_bed(drawn: Drawn, pump: str, chance: random.Random) -> None:
         doses=doses_of(patient.regimen, from_ms, until_ms),
     )
     day.machine["calibration_percent"] = 100 * patient.order.pump.accuracy * chance.uniform(-0.9, 0.9)
-    poll_ms = min(
-        max(patient.poll_ms, min(SLOWEST_POLL_MS, patient.length_ms // 60)),
-        max(patient.poll_ms, patient.order.limits.no_data_after_ms // 6),
-    )
     if chance.random() < 0.4:
         chance.choice(EVERY_DAY)(day, chance)
     if chance.random() < 0.6:
@@ -166,6 +181,8 @@ def _draw_bed(drawn: Drawn, pump: str, chance: random.Random) -> None:
             ends_ms = round(injected.by_ms + chance.uniform(0.1, 4) * H)
             day.faults[-1] = structs.replace(day.faults[-1], until_ms=ends_ms)
             drawn.anything_from_ms[pump] = begins_ms
+        if injected is not None and not (drawn.begins_unset and begins_ms < H + 10 * MIN):
+            # Without a date nobody knows what is due.
             drawn.deviations.append(
                 Deviation(pump=pump, words=injected.name, kinds=injected.kinds, at_ms=begins_ms, by_ms=by_ms)
             )

@@ -60,6 +60,7 @@ ROWS: dict[str, Row] = {
     "session_killed": Row(a_day=1.5, lasts_s=(0, 0)),
     "broker_killed": Row(a_day=1.0, lasts_s=(0, 0)),
     "receipts_lost": Row(a_day=0.8, lasts_s=(5, 1_800)),
+    "old_receipts": Row(a_day=0.8, lasts_s=(5, 600)),
     "board_restarted": Row(a_day=1.0, lasts_s=(1, 60)),
     "board_away": Row(a_day=0.6, lasts_s=(5, 7_200)),
     "card_slow": Row(a_day=0.6, lasts_s=(10, 600), strength=(0.2, 8.0)),
@@ -190,6 +191,22 @@ def _broker_killed(world: World, mishap: Mishap) -> Deed:
     return world.broker.killed, None
 
 
+def _old_receipts(world: World, mishap: Mishap) -> Deed:
+    """A broker that forgets, and hands out receipts that are none."""
+    broker = world.broker
+
+    def begin() -> None:
+        broker.forgets = True
+        again()
+
+    def again() -> None:
+        broker.says_old_receipts()
+        if world.now_ms + 3 * S < mishap.until_ms:
+            world.after(3 * S, again)
+
+    return begin, partial(setattr, broker, "forgets", False)
+
+
 def _board_restarted(world: World, mishap: Mishap) -> Deed:
     return world.board.restart, world.board.reconnect
 
@@ -233,6 +250,7 @@ _DEEDS: dict[str, Callable[[World, Mishap], Deed]] = {
     "forgets": partial(_broker_does, "forgets"),
     "reorders": partial(_broker_does, "reorders"),
     "receipts_lost": partial(_broker_does, "loses_receipts"),
+    "old_receipts": _old_receipts,
     "session_killed": _session_killed,
     "broker_killed": _broker_killed,
     "board_restarted": _board_restarted,

@@ -6,15 +6,18 @@ import pytest
 
 from tests.world.soak import live
 
+HOURS = 6
+"""As much goes wrong in them as in a day of `make soak`."""
+
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_day_in_which_all_goes_wrong_that_can_keeps_all_promises(seed):
-    lived = live(seed)
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_hours_in_which_all_goes_wrong_that_can_keep_all_promises(seed):
+    lived = live(seed, hours=HOURS)
     assert not lived.failed, f"{lived.failed}\n{lived.last}"
-    assert lived.readings > 1_000
+    assert lived.readings > 100
 
 
 def test_the_same_seed_gives_the_same_log_and_another_another():
-    first, again, other = live(1, days=0.1), live(1, days=0.1), live(2, days=0.1)
+    first, again, other = live(1, hours=2), live(1, hours=2), live(2, hours=2)
     assert first.log == again.log != other.log
