@@ -34,7 +34,6 @@ QUICK_POLL_MS = 20 * S
 """Pumps that are read more often than this are drawn seldom: a day of them takes three times as long."""
 EVERY_DAY = (
     home_life.line_changed_before_a_dose,
-    home_life.line_changed_in_a_dose,
     home_life.hung_late,
     home_life.bag_runs_to_empty,
     home_life.pump_at_the_edge_of_its_accuracy,

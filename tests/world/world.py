@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ def bed(scenario: str, *, pump: str = PUMP, poll_ms: int = 1_000) -> Bed:
     story = load_scenario(scenario)
     start = wire.iso_utc(BEGINNING_UTC_MS).replace("Z", "+00:00")
     text = prescription_starting(story.prescription_text, start)
+    asks = f'poll = "{poll_ms // 1_000}s"'
+    if "\npoll =" in text:
+        text = re.sub(r"^poll =.*$", asks, text, flags=re.MULTILINE)
+    else:
+        text = text.replace("[pump]\n", f"[pump]\n{asks}\n")
     return Bed(pump=pump, scenario=story, order=parse_order(text), order_text=text, poll_ms=poll_ms)
 
 
