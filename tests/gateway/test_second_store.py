@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alerts import wire
+from alerts.sink import Lane
 from tests.gateway.home import Home
 
 OCCLUDED = "state=paused rate_ml_h=0 volume_ml=1 alarms=occlusion_downstream"
@@ -150,6 +151,31 @@ def test_after_a_power_cut_while_the_card_refused_no_revision_and_no_name_is_giv
     after |= {(alert["alert_id"], 1) for alert in home.said("alert") if alert["kind"] == "occlusion"}
     assert after
     assert not before & after
+
+
+def test_an_alert_that_was_told_and_forgotten_by_the_card_leaves_its_name_to_no_other(home):
+    home.card_refuses = True
+    home.hear(OCCLUDED)
+    told = home.alert("occlusion")["alert_id"]
+    home.card_refuses, home.refused = False, []
+    home.cut_power()
+    home.forget()
+    home.start()
+    home.plug_in()
+    home.connect()
+    home.hear(AIR)
+    assert home.alert("pump_alarm")
+    assert told not in {alert["alert_id"] for alert in home.said("alert")}
+
+
+def test_what_is_on_the_card_though_it_said_no_does_not_come_back_under_a_number_that_was_taken_back(home):
+    home.card_refuses = True
+    home.hear("state=paused rate_ml_h=0 volume_ml=1 alarms=occlusion_downstream;air_in_line")
+    home.store.commit(home.refused[0])
+    assert [message.seq for message in home.store.restore().lanes[Lane.ALERTS].numbered] == [2, 3]
+    home.card_works()
+    (kept,) = home.store.restore().lanes[Lane.ALERTS].numbered
+    assert json.loads(kept.payload)["kind"] == "storage_failing"
 
 
 def test_telemetry_leaves_from_memory_too_and_no_point_is_lost_or_doubled(home):
