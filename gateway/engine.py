@@ -1538,7 +1538,7 @@ class Engine:
             turn.t_ms,
             turn.uptime_ms,
             alerts=self.book.open.values(),
-            pumps=[(pump, pump.monitor.status(turn.instant)) for pump in self._pumps.values()],
+            pumps=[(pump, pump.status(turn.instant)) for pump in self._pumps.values()],
             urgency=self._highest_urgency(),
             has_broker=self.setup.mqtt,
             connected=self._connected,

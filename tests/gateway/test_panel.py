@@ -144,6 +144,15 @@ def test_green_goes_out_within_thirty_seconds(tmp_path, order, end):
     assert not room.shown.green
 
 
+def test_green_goes_out_while_a_nurse_has_announced_that_she_is_there(room):
+    room.home.tell("absence", pump="p1", id="n-1", what="nurse_present", for_s=600)
+    room.live(5)
+    assert not room.shown.green, "what the pump does is not judged meanwhile"
+    room.home.tell("absence", pump="p1", id="n-2", what="nurse_present", for_s=1)
+    room.live(30)
+    assert room.shown.green
+
+
 def test_green_goes_out_with_a_card_that_refuses(room):
     card_refuses(room)
     room.live(MINUTE)
