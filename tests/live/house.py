@@ -49,12 +49,14 @@ class Process:
 
     def start(self, under: Sequence[str] = ()) -> None:
         """``under``: a program, with its arguments, that starts ours, such as strace."""
+        self._leads_a_session = bool(under)
         self._log_began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as errors:
             self.process = subprocess.Popen(
                 [*under, sys.executable, "-m", *self._command],
                 env={**os.environ, **self.environment},
-                start_new_session=True,  # a signal must reach ours too, and not only what it runs under
+                # A signal must reach ours too, and not only what it runs under.
+                start_new_session=bool(under),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -87,8 +89,11 @@ class Process:
     def _end(self, how: signal.Signals) -> int:
         if self.process is None:
             return 0
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, how)
+        if self._leads_a_session:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, how)
+        else:
+            self.process.send_signal(how)
         status = self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)  # what it had printed is in ``lines``
         self.process = None
