@@ -33,7 +33,6 @@ SLOWEST_POLL_MS = 30 * S
 QUICK_POLL_MS = 20 * S
 """Pumps that are read more often than this are drawn seldom: a day of them takes three times as long."""
 EVERY_DAY = (
-    home_life.line_changed_before_a_dose,
     home_life.hung_late,
     home_life.bag_runs_to_empty,
     home_life.pump_at_the_edge_of_its_accuracy,
@@ -127,6 +126,14 @@ def draw(seed: int, hours: float | None = None) -> Drawn:
         [bed.pump for bed in drawn.beds], drawn.faults_stop_ms, chance, days=max(1.0, length_ms / DAY)
     )
     drawn.mishaps = [mishap for mishap in drawn.mishaps if not _blinds(drawn, mishap)]
+    if drawn.begins_unset:
+        # Once it is set it is right: the schedule is anchored then. What happened to a dose in a gap before
+        # that is not known to anybody, and what may be told of it is not known here.
+        drawn.mishaps = [
+            one
+            for one in drawn.mishaps
+            if one.kind != "clock_stepped" and (one.kind not in POWER | WIRE or one.at_ms > H + 10 * MIN)
+        ]
     drawn.beds = [_on_its_wire(bed, drawn.mishaps) for bed in drawn.beds]
     return drawn
 

@@ -227,6 +227,10 @@ def _clock_stepped(world: World, mishap: Mishap) -> Deed:
     home, by_ms = world.home, round(mishap.strength * S)
 
     def step(by_ms: int) -> None:
+        if not home.on:
+            # The length of a gap is told by the wall clock: it is not set wrong in the midst of one.
+            world.after(10 * S, partial(step, by_ms))
+            return
         home.clock_is(error_ms=home.clock_error_ms + by_ms, is_set=home.clock_is_set)
 
     return partial(step, by_ms), partial(step, -by_ms)

@@ -219,7 +219,7 @@ class Home:
     def moment(self) -> Moment:
         return Moment(
             monotonic_ms=self._monotonic_at_boot_ms + self.world.now_ms - self.started_ms,
-            utc_ms=BEGINNING_UTC_MS + self.world.now_ms + self.clock_error_ms,
+            utc_ms=max(0, BEGINNING_UTC_MS + self.world.now_ms + self.clock_error_ms),
             synced=self.clock_is_set,
             boot=f"machine-{self.starts}",
         )
@@ -277,6 +277,8 @@ class Home:
             self.cut_power()
             return
         if effects.stop:
+            if self.card_bad_since_ms is not None:
+                self.cuts.append((self.world.now_ms, AT_RISK_MS + self.world.now_ms - self.card_bad_since_ms))
             self._switch_off()
             self._cut_last = False
             return

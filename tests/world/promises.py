@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from alerts import wire
 from alerts.alert import Alert, AlertState, Reason
 from alerts.condition import Kind, Priority
+from alerts.dashboard.board import is_orphan
 from alerts.dashboard.views import why_home_unknown
 from alerts.sink import Lane, Message
 from drivers import families
@@ -397,7 +398,13 @@ class Promises:
         engine = world.home.engine
         assert engine is not None
         book = {alert_id: (alert.kind, alert.state.value) for alert_id, alert in engine.book.open.items()}
-        shown = {alert.alert_id: (alert.kind, alert.state) for alert in world.board.open()}
+        known = world.board.desk.showing.board.homes.get(HOME)
+        # What was told out of memory and is not known after a power cut stays there as an orphan.
+        shown = {
+            alert_id: (one.newest.kind, one.newest.state)
+            for alert_id, one in (known.alerts.items() if known else ())
+            if one.is_open and not is_orphan(known, one)
+        }
         if book != shown:
             yield f"the board has {shown}, and the book {book}"
         if self._interrupted_ms is not None:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -151,12 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=20, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=1, help="the first of them (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--hours", type=float, help="so many in the place of days, with the faults of a day")
     asked = parser.parse_args(arguments)
     seeds = range(asked.first, asked.first + asked.seeds)
     progress = Progress(asked.seeds)
     lived: list[Lived] = []
     with ProcessPoolExecutor(asked.processes) as pool:
-        for one in pool.map(live, seeds):
+        for one in pool.map(partial(live, hours=asked.hours), seeds):
             progress.part_done()
             lived.append(one)
             if one.failed:
