@@ -92,6 +92,9 @@ class Drawn:
         if now_ms >= self.anything_from_ms.get(pump, self.length_ms):
             return True
         day = self.days[pump]
+        if self.begins_unset and kind in (Kind.NOT_STARTED, Kind.DOSE_MISSED):
+            # A short dose that was given before there was a date is not taken for the one that was due.
+            return True
         if kind in (Kind.NO_DATA, Kind.GARBLED_LINK):
             # While the gateway is off nothing is heard either: prescription page, section 2, "Silence".
             after_ms = day.patient.order.limits.no_data_after_ms + 2 * MIN
