@@ -34,7 +34,6 @@ from alerts.sink import Message
 from drivers.family import Family, PumpOnLine, Session
 from drivers.reading import LinkFault, PumpState, Reading
 from gateway import absences, certificate, projections
-from gateway.broker_answers import REFUSED_FOR_CONTENT, BrokerAnswers, releases
 from gateway.changes import (
     AlertChanged,
     AllToldAgain,
@@ -44,7 +43,6 @@ from gateway.changes import (
     OrderAnswered,
     PointTaken,
 )
-from gateway.closed_topics import ClosedTopics
 from gateway.core.monitor import Condition, DeliveryStatus, DeliveryVerdict
 from gateway.core.timeline import GapKind, Instant, Moment, Timeline, TimelineState
 from gateway.effects import Commit, Effects, Send, Write
@@ -65,7 +63,7 @@ from gateway.inputs import (
     StopRequested,
     Tick,
 )
-from gateway.lanes import POLICIES, AnyLane, Draft, Lane, LaneKept, OwnLane
+from gateway.lanes import AnyLane, Draft, LaneKept
 from gateway.orders import (
     ANSWERS_WAITING_MAX,
     FILE_VERSION,
@@ -83,9 +81,10 @@ from gateway.orders import (
     judge,
     judge_unreadable,
 )
+from gateway.outbox import Outbox, OutboxKept
 from gateway.panel import Panel
 from gateway.pump import SEEN_BY_THE_ENGINE, PumpKept, PumpSetup, Resumed, WatchedPump
-from gateway.second_store import SecondStore, SentFromMemory
+from gateway.second_store import SentFromMemory
 
 BEAT_EVERY_MS = 10_000
 STATE_EVERY_MS = 60_000
@@ -149,14 +148,6 @@ class _Requests(Struct, frozen=True, kw_only=True):
     """What has been answered, by id."""
 
     answered: dict[str, str | None]
-
-
-class _CommitUnderWay(Struct, frozen=True, kw_only=True):
-    """What will be true once a commit is on the card."""
-
-    seqs: dict[AnyLane, int]
-    writes: dict[AnyLane, int]
-    told: dict[str, int]
 
 
 class _Turn:
@@ -243,43 +234,24 @@ class Engine:
             port: setup.families[port].open_session(pumps) for port, pumps in self._on_line.items()
         }
         self._speaker = projections.Speaker(home=setup.home, store=store, boot=setup.boot)
-        self._lanes: dict[LaneName, Lane] = {
-            name: Lane(name, lanes.get(name, LaneKept()), self._number_draft, POLICIES.get(name))
-            for name in (LaneName.ALERTS, LaneName.TELEMETRY)
-        }
-        second = projections.Speaker(home=setup.home, store=f"m{setup.boot}", boot=setup.boot)
-        self._second_speaker = second
-        self._second = SecondStore(second.store, lambda draft, seq: second.numbered(draft, seq, self._t_ms))
-        sent_from_memory = _known(kept.get("sent_from_memory"), SentFromMemory)
-        for name, drafts in sent_from_memory.drafts.items() if sent_from_memory is not None else ():
-            for draft in drafts:
-                self._lanes[name].put(draft)
-        self._history = Lane(
-            OwnLane.HISTORY,
-            lanes.get(OwnLane.HISTORY, LaneKept()),
-            lambda draft, seq: draft.payload,
-            POLICIES[OwnLane.HISTORY],
+        self._outbox = Outbox(
+            self._speaker,
+            collector=setup.collector,
+            lanes=lanes,
+            kept=OutboxKept(
+                told=_decoded(kept.get("told"), dict[str, int]) or {},
+                tellings=_decoded(kept.get("tellings"), dict[str, Draft]) or {},
+                closed_topics=_known(kept.get("closed_topics"), dict[str, int]),
+                sent_from_memory=_known(kept.get("sent_from_memory"), SentFromMemory),
+            ),
         )
-        self._ways: dict[AnyLane, Lane] = {lane.name: lane for lane in (*self._lanes.values(), self._history)}
         self._history_points = HistoryPoints(
             home=setup.home, boot=setup.boot, origins={pump.pump: pump.origin for pump in setup.pumps}
         )
         requests = _decoded(kept.get("requests"), _Requests)
         self._answered: OrderedDict[str, str | None] = OrderedDict(requests.answered if requests else {})
-        self._next_commit = 1
-        self._commits_under_way: OrderedDict[int, _CommitUnderWay] = OrderedDict()
-        self._told: dict[str, int] = _decoded(kept.get("told"), dict[str, int]) or {}
-        """Open alerts as the committed messages tell them: what ``beat`` and ``open`` count."""
-        self._told_when_committed = dict(self._told)
-        self._tellings = _decoded(kept.get("tellings"), dict[str, Draft]) or {}
-        """The newest telling of each open alert: what a resync says again."""
         self._handed_over = dict(kept)
         """What the card has, or will have, under each name."""
-        self._next_token = 1
-        self._tokens: dict[int, Message] = {}
-        """What waits for the broker's answer."""
-        self._broker_answers = BrokerAnswers(setup.home)
-        self._closed_topics = ClosedTopics(_known(kept.get("closed_topics"), dict[str, int]))
         self._certificate_said = ""
         self._connected = False
         self._next_beat_t_ms = 0
@@ -304,29 +276,16 @@ class Engine:
     @property
     def alerts_next_seq(self) -> int:
         """The number that the next message of the alerts lane will get."""
-        return self._lanes[LaneName.ALERTS].next_seq
+        return self._outbox.lanes[LaneName.ALERTS].next_seq
 
     def lane_is_empty(self, lane: LaneName) -> bool:
         """Whether all that was to leave by this lane has been receipted."""
-        return self._lanes[lane].idle
+        return self._outbox.lanes[lane].idle
 
     @property
     def held_in_memory(self) -> int:
         """How many messages and drafts are in memory, of all lanes."""
-        return sum(lane.in_memory for lane in (*self._every_lane(), self._history))
-
-    def _every_lane(self) -> list[Lane]:
-        """In the order in which they are served: alerts before telemetry."""
-        return [lanes[name] for name in self._lanes for lanes in (self._second.lanes, self._lanes)]
-
-    def _lane(self, name: LaneName) -> Lane:
-        """Where a new message leaves: while the card refuses, not by the card."""
-        return (self._second.lanes if self._second.in_use else self._lanes)[name]
-
-    @property
-    def _t_ms(self) -> int:
-        assert self._instant is not None
-        return self._instant.t_ms
+        return self._outbox.in_memory
 
     @property
     def heard_uptime_ms(self) -> dict[str, int | None]:
@@ -350,7 +309,7 @@ class Engine:
             case CommitFailed():
                 self._commit_failed(turn, happened)
             case Fetched():
-                self._ways[happened.fetch.lane].fetched(happened.fetch, happened.found)
+                self._outbox.fetched(happened.fetch, happened.found)
             case PortOpened():
                 self._port_opened(turn, happened.port)
             case PortLost():
@@ -360,7 +319,7 @@ class Engine:
             case HistoryAnswered():
                 turn.notes.extend([] if happened.note is None else [happened.note])
                 if happened.written_up_to is not None:
-                    self._history.receipt(happened.written_up_to, turn.t_ms)
+                    self._outbox.history.receipt(happened.written_up_to, turn.t_ms)
             case ButtonPressed():
                 if self._panel is not None:
                     self._panel.pressed()
@@ -598,12 +557,8 @@ class Engine:
         match event:
             case BrokerConnected():
                 self._connected = True
-                self._tokens.clear()
-                self._broker_answers.connected()
-                self._closed_topics.connected()
+                self._outbox.connected(turn.t_ms)
                 self._points_max = projections.points_that_fit(event.maximum_packet_size)
-                for lane in self._every_lane():
-                    lane.connected(turn.t_ms)
                 self._next_beat_t_ms = turn.t_ms
                 turn.connected = True
                 turn.open_changed = True
@@ -619,43 +574,10 @@ class Engine:
                 self._connected = False
                 turn.notes.append(f"broker: {event.reason}")
             case BrokerConfirmed():
-                self._confirmed(turn, event)
+                note = self._outbox.confirmed(event, turn.t_ms, turn.instant.utc_ms)
+                turn.notes.extend([] if note is None else [note])
             case BrokerMessage():
                 self._from_the_nurses(turn, event)
-
-    def _confirmed(self, turn: _Turn, event: BrokerConfirmed) -> None:
-        sent = self._tokens.pop(event.token, None)
-        place = wire.parse_topic(sent.topic) if sent is not None else None
-        if sent is None or place is None:
-            return
-        note = self._broker_answers.heard(place.what, event.reason_code)
-        turn.notes.extend([] if note is None else [note])
-        if not sent.payload:
-            self._closed_topics.cleared(sent.topic)
-        if sent.lane is None or sent.seq is None:
-            return
-        lane, seq, speaker = self._lanes[sent.lane], sent.seq, self._speaker
-        number = wire.decode_number(sent.payload)
-        if number is not None and number.store != self.store:
-            # Also what was sent twice and released by the first answer: its numbers are not the card's.
-            lane, speaker = self._second.lanes[sent.lane], self._second_speaker
-        message = lane.held(seq)
-        if (
-            event.reason_code in REFUSED_FOR_CONTENT
-            and message is not None
-            and not projections.is_void(message)
-        ):
-            # The collector learns that something is missing; a void that is refused as well it passes over.
-            lane.replace(
-                seq,
-                speaker.void(
-                    turn.instant.utc_ms, sent.lane, seq, f"refused by the broker: {event.reason_code}"
-                ),
-            )
-            if speaker is self._speaker:
-                self._not_committed_from(sent.lane, seq)
-        elif not self.setup.collector and releases(event.reason_code):
-            lane.confirmed(seq, turn.t_ms)
 
     def _watch_for_a_second_gateway(self, turn: _Turn, lost: BrokerLost | None = None) -> None:
         if lost is not None and lost.reason_code == SESSION_TAKEN_OVER:
@@ -704,7 +626,8 @@ class Engine:
         try:
             match place.what:
                 case "receipt":
-                    self._receipt(turn, wire.decode(event.payload, wire.Receipt))
+                    receipt = wire.decode(event.payload, wire.Receipt)
+                    self.ignored += self._outbox.receipt(receipt, turn.t_ms)
                 case "ack":
                     self._ack(turn, wire.decode(event.payload, wire.Ack))
                 case "resync":
@@ -721,15 +644,6 @@ class Engine:
         except wire.WireError as error:
             self.ignored += 1
             turn.notes.append(f"broker: a message on down/{place.what} cannot be read: {str(error)[:200]}")
-
-    def _receipt(self, turn: _Turn, receipt: wire.Receipt) -> None:
-        lanes = {self.store: self._lanes, self._second.store: self._second.lanes}.get(receipt.store)
-        if lanes is None or receipt.collector != self.setup.collector or not self.setup.collector:
-            self.ignored += 1
-            return
-        for name, seq in ((LaneName.ALERTS, receipt.alerts), (LaneName.TELEMETRY, receipt.telemetry)):
-            if not lanes[name].receipt(seq, turn.t_ms):
-                self.ignored += 1
 
     def _ack(self, turn: _Turn, ack: wire.Ack) -> None:
         if self._answered_before(turn, ack.id):
@@ -974,40 +888,24 @@ class Engine:
         while len(self._answered) > IDS_KEPT:
             forgotten, _ = self._answered.popitem(last=False)
             # Nobody waits for so old an answer: so what is asked of us cannot fill the card.
-            self._lane(LaneName.ALERTS).forget(f"answer/{forgotten}")
+            self._outbox.alerts.forget(f"answer/{forgotten}")
 
     # -- the card ----------------------------------------------------------------------------------
 
     def _committed(self, turn: _Turn, number: int) -> None:
-        while self._commits_under_way and next(iter(self._commits_under_way)) <= number:
-            _, under_way = self._commits_under_way.popitem(last=False)
-            for name, seq in under_way.seqs.items():
-                self._ways[name].committed(seq, under_way.writes[name])
-            if under_way.told != self._told:
-                self._told = under_way.told
-                turn.open_changed = True
-        if self._second.in_use:
-            self._second.hand_back(self._lanes)
+        if self._outbox.committed(number):
+            turn.open_changed = True
+        if self._outbox.card_works():
             self.book.begin_in(self.store)
             turn.notes.append("card: works again; messages leave by it")
         if self._storage_failing:
             self._storage_failing = False
             self._about_gateway(turn, Kind.STORAGE_FAILING, Verdict.ABSENT, "")
 
-    def _not_committed_from(self, name: LaneName, seq: int) -> None:
-        """What is under way to the card does not have this number as it is now, nor a later one."""
-        for under_way in self._commits_under_way.values():
-            under_way.seqs[name] = min(under_way.seqs[name], seq - 1)
-
     def _commit_failed(self, turn: _Turn, happened: CommitFailed) -> None:
         turn.notes.append(f"card: {happened.reason}; trying again")
-        # All that was refused is tried again as one.
-        for number in [number for number in self._commits_under_way if number < happened.number]:
-            del self._commits_under_way[number]
-        if not self._second.in_use:
-            self._second.take_over(self._lanes)
-            self._not_committed_from(LaneName.ALERTS, self._lanes[LaneName.ALERTS].next_seq)
-            self.book.begin_in(self._second.store)
+        if self._outbox.card_refuses(happened.number):
+            self.book.begin_in(self._outbox.second.store)
         if not self._storage_failing:
             self._storage_failing = True
             self._about_gateway(
@@ -1204,27 +1102,19 @@ class Engine:
             match change:
                 case AlertChanged(alert=alert):
                     draft = speaker.alert(alert, turn.t_ms, synced)
-                    self._lane(LaneName.ALERTS).put(draft)
-                    if alert.state is AlertState.CLOSED and self.setup.mqtt_version == 3:
-                        self._closed_topics.closed(draft.topic, turn.t_ms)
-                    if alert.state is AlertState.CLOSED:
-                        self._tellings.pop(alert.alert_id, None)
-                    else:
-                        self._tellings[alert.alert_id] = draft
+                    closed = alert.state is AlertState.CLOSED
+                    self._outbox.put_alert(alert.alert_id, draft, closed=closed)
+                    if closed and self.setup.mqtt_version == 3:
+                        self._outbox.closed_topics.closed(draft.topic, turn.t_ms)
                 case AllToldAgain():
-                    for draft in self._tellings.values():
-                        self._lane(LaneName.ALERTS).put(draft)
+                    self._outbox.tell_all_again()
                 case EventHappened():
-                    self._lane(LaneName.ALERTS).put(speaker.event(change, turn.t_ms, synced))
+                    self._outbox.alerts.put(speaker.event(change, turn.t_ms, synced))
                 case Answered():
-                    self._lane(LaneName.ALERTS).put(speaker.answer(change, turn.t_ms, utc_ms, synced))
+                    self._outbox.alerts.put(speaker.answer(change, turn.t_ms, utc_ms, synced))
                 case OrderAnswered(pump=token):
                     draft = speaker.order(change, turn.t_ms, utc_ms, synced)
-                    # The broker keeps the last one: it must be the newest. It leaves when the order is kept.
-                    lane = self._lanes[LaneName.ALERTS]
-                    lane.forget(draft.key)
-                    lane.put(draft)
-                    lane.keep_newest(speaker.order_keys(token), ANSWERS_WAITING_MAX)
+                    self._outbox.put_order(draft, speaker.order_keys(token), ANSWERS_WAITING_MAX)
                 case PointTaken():
                     pump = self._pumps[change.pump]
                     pump.points.append(projections.point(change))
@@ -1249,7 +1139,7 @@ class Engine:
         )
 
     def _gather_telemetry(self, turn: _Turn, pump: WatchedPump, gather: bool) -> None:
-        lane = self._lane(LaneName.TELEMETRY)
+        lane = self._outbox.telemetry
         if pump.points_in_waiting_batch and not lane.waits(
             self._speaker.batch_key(pump.setup.pump, pump.batch)
         ):
@@ -1290,7 +1180,7 @@ class Engine:
 
     def _gather_history(self, turn: _Turn, gather: bool) -> None:
         """With the telemetry, so that one commit serves for both."""
-        points, lane = self._history_points, self._history
+        points, lane = self._history_points, self._outbox.history
         if gather:
             left_out = points.left_out
             for draft in points.batches(turn.moment, turn.t_ms, self._leaves_if_taken_until_t_ms(turn)):
@@ -1311,28 +1201,10 @@ class Engine:
         pump.points = pump.points[points:]
         pump.points_in_waiting_batch = 0
 
-    def _number_draft(self, draft: Draft, seq: int) -> bytes:
-        return self._speaker.numbered(draft, seq, self._t_ms)
-
-    def _number(self, turn: _Turn) -> None:
-        on_card = not self._second.in_use
-        self._lanes[LaneName.ALERTS].number(turn.t_ms, may_leave=on_card)
-        # Not before it can leave: what is old then must say so, and a batch that waits grows full.
-        self._lanes[LaneName.TELEMETRY].number(turn.t_ms, may_leave=on_card and self._connected)
-        told = self._second.number(turn.t_ms, connected=self._connected)
-        if told:
-            # They are told without a commit; one that comes later must not forget it.
-            turn.open_changed = True
-            self._told = projections.told(self._told, told)
-            self._told_when_committed = projections.told(self._told_when_committed, told)
-            for number, under_way in self._commits_under_way.items():
-                self._commits_under_way[number] = msgspec.structs.replace(
-                    under_way, told=projections.told(under_way.told, told)
-                )
-
     def _effects(self, turn: _Turn) -> Effects:
-        self._number(turn)
-        dropped = sum(lanes[LaneName.TELEMETRY].dropped for lanes in (self._lanes, self._second.lanes))
+        if self._outbox.number(turn.t_ms, connected=self._connected):
+            turn.open_changed = True
+        dropped = self._outbox.telemetry_dropped
         if dropped != self._batches_dropped:
             turn.notes.append(
                 f"telemetry: {dropped - self._batches_dropped} batches dropped, nobody fetches them"
@@ -1350,9 +1222,9 @@ class Engine:
             notes=tuple(turn.notes),
             writes=tuple(turn.writes),
             commit=commit,
-            fetches=tuple(fetch for lane in self._ways.values() if (fetch := lane.wanted()) is not None),
+            fetches=self._outbox.wanted(),
             sends=tuple(sends),
-            history=tuple(self._history.to_send(turn.t_ms)) if self.setup.history else (),
+            history=tuple(self._outbox.history.to_send(turn.t_ms)) if self.setup.history else (),
             wake_in_ms=self._wake_in_ms(turn),
             stop=stopped,
         )
@@ -1361,9 +1233,7 @@ class Engine:
         urgent = (
             bool(turn.alerts)
             or bool(turn.urgent_pumps)
-            or self._lanes[LaneName.ALERTS].must_commit
-            or (self._connected and self._lanes[LaneName.TELEMETRY].has_new_numbers)
-            or self._history.has_new_numbers
+            or self._outbox.must_commit(connected=self._connected)
             or turn.must_commit
         )
         assert self._next_sign_of_life_t_ms is not None
@@ -1373,7 +1243,7 @@ class Engine:
         periodic = turn.t_ms >= along_from_t_ms or self._stopping_since_t_ms is not None
         if periodic:
             self._next_sign_of_life_t_ms = turn.t_ms + SIGN_OF_LIFE_EVERY_MS
-        lanes = tuple(changes for lane in self._ways.values() if not (changes := lane.take_changes()).empty)
+        lanes = self._outbox.take_changes()
         kept: list[tuple[str, bytes]] = [
             (
                 "sign_of_life",
@@ -1388,15 +1258,10 @@ class Engine:
             ("next_alert", msgspec.msgpack.encode(self.book.next_number)),
             ("next_revs", msgspec.msgpack.encode(dict(self.book.next_revs))),
             ("requests", msgspec.msgpack.encode(_Requests(answered=dict(self._answered)))),
-            ("tellings", msgspec.msgpack.encode(self._tellings)),
-            ("closed_topics", msgspec.msgpack.encode(self._closed_topics.kept)),
             ("pump/gateway", msgspec.msgpack.encode(self._gateway_inhibition.state)),
             ("telemetry_dropped", msgspec.msgpack.encode(self._dropped_untold)),
-            ("sent_from_memory", msgspec.msgpack.encode(self._second.kept())),
+            *self._outbox.kept(),
         ]
-        numbered = [message for changes in lanes for message in changes.numbered]
-        self._told_when_committed = projections.told(self._told_when_committed, numbered)
-        kept.append(("told", msgspec.msgpack.encode(self._told_when_committed)))
         kept.extend(
             (f"pump/{token}", pump.kept())
             for token, pump in self._pumps.items()
@@ -1409,52 +1274,35 @@ class Engine:
         )
         changed = tuple((name, data) for name, data in kept if self._handed_over.get(name) != data)
         self._handed_over.update(changed)
-        number = self._next_commit
-        self._next_commit += 1
-        self._commits_under_way[number] = _CommitUnderWay(
-            seqs={name: lane.next_seq - 1 for name, lane in self._ways.items()},
-            writes={name: lane.writes for name, lane in self._ways.items()},
-            told=self._told_when_committed,
-        )
+        number = self._outbox.commit_begins()
         return Commit(number=number, alerts=tuple(turn.alerts), lanes=lanes, kept=changed)
 
     def _sends(self, turn: _Turn) -> list[Send]:
         if not self._connected:
             return []
-        sends = [self._send(message) for message in self._introduction(turn)] if turn.connected else []
-        for name in self._lanes:
-            both = (self._second.lanes[name], self._lanes[name])
-            sends.extend(self._send(message) for lane in both for message in lane.to_send(turn.t_ms))
-            if not all(lane.all_sent for lane in both):
-                # Alerts before telemetry: whatever has piled up of them.
-                break
-        if self._lanes[LaneName.ALERTS].idle and self._second.lanes[LaneName.ALERTS].idle:
-            # Whoever wants to know of an end has it: its message is not cleared before it was read.
-            sends.extend(
-                self._send(Message(topic=topic, payload=b"", retain=True))
-                for topic in self._closed_topics.to_clear(turn.t_ms)
-            )
+        sends = [self._outbox.send(message) for message in self._introduction(turn)] if turn.connected else []
+        sends.extend(self._outbox.to_send(turn.t_ms))
         utc_ms, synced = turn.instant.utc_ms, turn.moment.synced
-        as_of = self._lanes[LaneName.ALERTS].committed_seq
+        outbox, as_of = self._outbox, self._outbox.as_of
         if turn.open_changed:
-            sends.append(self._send(self._speaker.open(self._told, as_of, utc_ms, synced)))
+            sends.append(self._outbox.send(self._speaker.open(outbox.told, as_of, utc_ms, synced)))
         if turn.alerts:
             # The card and the alert come first: how the pump is now follows with the next turn, behind them.
             return sends
         for pump in self._pumps.values():
             message = self._state_message(turn, pump)
             if message is not None:
-                sends.append(self._send(message))
+                sends.append(self._outbox.send(message))
         if turn.t_ms >= self._next_beat_t_ms:
             self._next_beat_t_ms = turn.t_ms + BEAT_EVERY_MS
             sends.append(
-                self._send(
+                self._outbox.send(
                     self._speaker.beat(
                         utc_ms,
                         synced,
-                        told_alerts=self._told,
+                        told_alerts=outbox.told,
                         as_of=as_of,
-                        lanes={name: (lane.oldest, lane.next_seq) for name, lane in self._lanes.items()},
+                        lanes={name: (lane.oldest, lane.next_seq) for name, lane in outbox.lanes.items()},
                         pumps={
                             token: (pump.link(turn.uptime_ms), pump.age_ms(turn.uptime_ms))
                             for token, pump in self._pumps.items()
@@ -1463,13 +1311,6 @@ class Engine:
                 )
             )
         return sends
-
-    def _send(self, message: Message) -> Send:
-        token = self._next_token
-        self._next_token += 1
-        if message.qos:
-            self._tokens[token] = message
-        return Send(message=message, token=token)
 
     def _state_message(self, turn: _Turn, pump: WatchedPump) -> Message | None:
         """The pump's state, if it is time for it: on change, each minute, more often while watched."""
@@ -1514,7 +1355,7 @@ class Engine:
         if self._stopping_since_t_ms is None:
             return False
         given_up = turn.t_ms - self._stopping_since_t_ms >= STOPPING_TAKES_MS
-        return given_up or not self._commits_under_way
+        return given_up or not self._outbox.commits_under_way
 
     def last_will(self, moment: Moment) -> Message:
         """What the broker is to say when the gateway is lost; its ``time`` is that of connecting.
@@ -1538,7 +1379,7 @@ class Engine:
             turn.t_ms,
             turn.uptime_ms,
             alerts=self.book.open.values(),
-            pumps=[(pump, pump.status(turn.instant)) for pump in self._pumps.values()],
+            pumps=[(pump, self._status(turn, pump)) for pump in self._pumps.values()],
             urgency=self._highest_urgency(),
             has_broker=self.setup.mqtt,
             connected=self._connected,
@@ -1573,18 +1414,13 @@ class Engine:
         )
         if self._connected:
             wakes.append(self._next_beat_t_ms)
-            for name in self._lanes:
-                both = (self._second.lanes[name], self._lanes[name])
-                wakes.extend(lane.next_resend_t_ms() for lane in both)
-                if not all(lane.all_sent for lane in both):
-                    # The next ones wait for these, whatever is due in them.
-                    break
+            wakes.extend(self._outbox.next_resend_t_ms())
         return max(0, min(wake for wake in wakes if wake is not None) - turn.t_ms)
 
     def _status_line(self, turn: _Turn) -> str | None:
         """One line for the person at the gateway; ``None`` if it has not changed."""
         parts = [
-            f"broker connected{self._broker_answers.shown()}"
+            f"broker connected{self._outbox.broker_answers.shown()}"
             if self._connected
             else "no broker"
             if self.setup.mqtt

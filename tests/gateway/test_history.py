@@ -173,7 +173,7 @@ def test_a_full_spool_drops_the_oldest_and_the_history_says_so_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = msgspec.structs.replace(POLICIES[OwnLane.HISTORY], waiting_max=3)
-    monkeypatch.setattr("gateway.engine.POLICIES", {**POLICIES, OwnLane.HISTORY: small})
+    monkeypatch.setattr("gateway.outbox.POLICIES", {**POLICIES, OwnLane.HISTORY: small})
     home = Home(tmp_path, history=True)
     home.plug_in()
     poll(home, 100)

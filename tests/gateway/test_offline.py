@@ -70,7 +70,7 @@ def test_after_so_long_all_alerts_come_first_and_then_all_points_once_in_order_a
 
 def test_what_was_given_up_for_want_of_room_is_told_once_when_somebody_hears_it(tmp_path, monkeypatch):
     policy = LanePolicy(waiting_max=3, window=40)
-    monkeypatch.setattr("gateway.engine.POLICIES", {**POLICIES, Lane.TELEMETRY: policy})
+    monkeypatch.setattr("gateway.outbox.POLICIES", {**POLICIES, Lane.TELEMETRY: policy})
     home = Home(tmp_path)
     home.plug_in()
     for number in range(1_000):

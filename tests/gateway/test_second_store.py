@@ -207,7 +207,7 @@ def test_what_waits_for_a_card_that_refuses_for_days_takes_no_more_and_more_memo
         home.now_ms += 60_000
         home.hear(f"state=running rate_ml_h=60 volume_ml={number} alarms=")
         assert home.engine.held_in_memory < 250
-        assert len(home.engine._commits_under_way) < 10
+        assert home.engine._outbox.commits_under_way < 10
         if len(home.refused) > 1:
             # As the card's thread does: all that waits is one.
             home.refused[:] = [home.refused[0].followed_by(home.refused[-1])]

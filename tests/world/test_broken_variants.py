@@ -22,6 +22,7 @@ from alerts.sink import Lane as LaneName
 from drivers.alaris.session import AlarisSession
 from gateway.engine import Engine
 from gateway.lanes import Lane
+from gateway.outbox import Outbox
 from gateway.pump import WatchedPump
 from gateway.store import Store
 from tests.world.soak import live
@@ -76,25 +77,26 @@ LOST = (
 
 @variant(*LOST)
 def the_brokers_confirmation_releases_though_there_is_a_collector(patch: pytest.MonkeyPatch) -> None:
-    confirmed = Engine._confirmed
+    confirmed = Outbox.confirmed
 
-    def believe(self: Engine, turn: Any, event: Any) -> None:
+    def believe(self: Outbox, event: Any, t_ms: int, utc_ms: int) -> str | None:
         sent = self._tokens.get(event.token)
-        confirmed(self, turn, event)
+        note = confirmed(self, event, t_ms, utc_ms)
         if sent is not None and sent.lane is not None and sent.seq is not None:
-            self._lanes[sent.lane].confirmed(sent.seq, turn.t_ms)
+            self.lanes[sent.lane].confirmed(sent.seq, t_ms)
+        return note
 
-    patch.setattr(Engine, "_confirmed", believe)
+    patch.setattr(Outbox, "confirmed", believe)
 
 
 def receipts_are_read_as_ours(patch: pytest.MonkeyPatch, name: str) -> None:
-    heard = Engine._receipt
+    heard = Outbox.receipt
 
-    def believe(self: Engine, turn: Any, receipt: wire.Receipt) -> None:
-        ours = {"store": self.store, "collector": self.setup.collector}
-        heard(self, turn, msgspec.structs.replace(receipt, **{name: ours[name]}))
+    def believe(self: Outbox, receipt: wire.Receipt, t_ms: int) -> int:
+        ours = {"store": self._speaker.store, "collector": self._collector}
+        return heard(self, msgspec.structs.replace(receipt, **{name: ours[name]}), t_ms)
 
-    patch.setattr(Engine, "_receipt", believe)
+    patch.setattr(Outbox, "receipt", believe)
 
 
 @variant(*LOST)
