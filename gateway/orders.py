@@ -250,7 +250,7 @@ def _problem_in_words(problem: OrderProblem, secrets: tuple[str, ...]) -> str:
         message = message.partition(": ")[0]
     elif any(secret in message for secret in secrets):
         message = "has a value that is not possible; `dripwatch check` says more"
-    return f"{key} {message}."
+    return f"{key} {message}{'' if message.endswith('?') else '.'}"
 
 
 def _secrets(text: str) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ def test_what_becomes_of_an_order(what, have, comes, becomes):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (ORDER.replace("[limits]", '[limits]\nmax_puase = "1h"'), "limits.max_puase is not known; did you"),
+        (ORDER.replace("[limits]", '[limits]\nmax_puase = "1h"'), "limits.max_puase is not known; did you mean max_pause?"),
         (ORDER.replace("rate_ml_h = 60.0", "rate_ml_h = -60.0"), "schedule.phase[1].rate_ml_h must not be"),
         (ORDER.replace('therapy = "continuous"', "times = 0.5"), "schedule.times must be a whole number"),
         (ORDER + "\n=", "line 23 is not TOML."),
@@ -112,6 +112,7 @@ def test_a_refusal_names_the_key_and_repeats_no_text_of_the_order(text, says):
     message = judge(order(1, text), PumpOrders()).message
     assert message.startswith(says)
     assert SECRET not in message
+    assert "?." not in message
 
 
 @given(text=st.text(max_size=300), where=st.integers(0, len(ORDER)))
