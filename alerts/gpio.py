@@ -50,7 +50,7 @@ class GpioPanel:
         now = now_ms()
         self._player = Player(now)
         self._button = Button(self._contact.is_active, now)
-        self._newest: PanelSignal | None = None
+        self._newest = self._played = PanelSignal()
         self._refreshed_ms = now
         self._woken = threading.Event()
         self._closed = threading.Event()
@@ -88,9 +88,11 @@ class GpioPanel:
         pressed = self._button.contact(bool(self._contact.is_active), now_ms)
         if pressed is not None:
             press(pressed)
-        signal, self._newest = self._newest, None
+        signal = self._newest
         self._player.refresh(self._refreshed_ms)
-        if signal is not None:
+        if signal is not self._played:
+            # Looked at, and not taken out: one that comes at this very moment must not be lost.
+            self._played = signal
             self._player.show(signal, now_ms)
         self._set(self._player.levels(now_ms))
         looks = (self._player.next_change_ms(now_ms), self._button.next_look_ms(), now_ms + LOOKS_EVERY_MS)
