@@ -361,8 +361,12 @@ class Engine:
             # At the start too: a pump that is never heard is silent from then on. And when it is known what
             # the date is: what is due is expected of it from then on.
             for pump in self._pumps.values():
-                self._found(turn, pump, pump.monitor.step(instant, None))
-                pump.meets_gap(instant, unseen_ms)
+                seen = pump.seen_by(instant)
+                self._found(turn, pump, pump.monitor.step(seen, None))
+                pump.meets_gap(seen, unseen_ms)
+                if pump.gap_before_next_reading is not GapKind.NONE:
+                    # It goes to the card with the time that it adds: there its last reading is older.
+                    turn.urgent_pumps.add(pump.setup.pump)
             # Said once; what else happens at this instant happens at an ordinary one.
             turn.instant = msgspec.structs.replace(instant, gap=GapKind.NONE, stepped_ms=0)
         if first:

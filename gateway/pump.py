@@ -74,6 +74,7 @@ class PumpKept(Struct, frozen=True, kw_only=True):
     configured_serial: str | None = None
     """Which serial number was configured when that one was adopted."""
     absences: Absences = Absences()
+    gap_before_next_reading: GapKind = GapKind.NONE
 
 
 class Resumed(StrEnum):
@@ -99,7 +100,7 @@ class WatchedPump:
         self.port_open = False
         self.has_said_who_it_is = False
         """Since the port was opened: while it was not, somebody may have put another pump there."""
-        self.gap_before_next_reading = GapKind.NONE
+        self.gap_before_next_reading = kept.gap_before_next_reading if kept is not None else GapKind.NONE
         """Of unknown length: nobody knows how much time lies between the last reading and the next."""
         self.timers_wait_until_t_ms = 0
         self.garbled_since_uptime_ms: int | None = None
@@ -191,6 +192,12 @@ class WatchedPump:
             stands=self.monitor.is_interrupted,
         )
 
+    def seen_by(self, instant: Instant) -> Instant:
+        """The same for its monitor: a restart that comes before it is heard again belongs to that same gap."""
+        if self.gap_before_next_reading is GapKind.NONE or instant.gap is not GapKind.RESTART:
+            return instant
+        return msgspec.structs.replace(instant, gap=GapKind.RESTART_RESOLVED)
+
     def meets_gap(self, instant: Instant, unseen_ms: int) -> None:
         """A restart has left a gap of unknown length, or its length has become known.
 
@@ -256,6 +263,7 @@ class WatchedPump:
                 adopted_serial=self.adopted_serial,
                 configured_serial=self.setup.serial_number,
                 absences=self.absences,
+                gap_before_next_reading=self.gap_before_next_reading,
             )
         )
 

@@ -204,6 +204,41 @@ def test_a_volume_counted_over_a_gap_of_unknown_length_accuses_nobody(tmp_path):
     assert {alert["kind"] for alert in home.said("alert")} == {"monitoring_interrupted"}
 
 
+@pytest.mark.parametrize("heard_s", [0, 3, 12])
+def test_a_gap_that_became_known_is_still_one_after_another_power_cut(tmp_path, heard_s):
+    """It lies between the last reading on the card and the next one, whatever was heard meanwhile."""
+    home = Home(tmp_path, order=ORDER)
+    home.connect()
+    home.plug_in()
+    volume_ml = 0.0
+
+    def run(seconds: int) -> None:
+        nonlocal volume_ml
+        for _ in range(seconds):
+            home.wait(1)
+            volume_ml += 1 / 60
+            home.hear(running(volume_ml))
+
+    def cut(off_s: int) -> None:
+        nonlocal volume_ml
+        home.cut_power(off_s * 1_000)
+        volume_ml += off_s / 60
+        home.start()
+        home.connect()
+        home.plug_in()
+
+    run(900)
+    home.clock_error_ms, home.synced = -1_800_000, False
+    cut(1_800)
+    run(300)
+    home.clock_error_ms, home.synced = 0, True
+    home.put(Tick)
+    run(heard_s)
+    cut(2)
+    run(300)
+    assert {alert["kind"] for alert in home.said("alert")} == {"monitoring_interrupted"}
+
+
 # -- the configuration has changed ---------------------------------------------------------------------
 
 
