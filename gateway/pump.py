@@ -193,7 +193,7 @@ class WatchedPump:
         )
 
     def seen_by(self, instant: Instant) -> Instant:
-        """The same for its monitor: a restart that comes before it is heard again belongs to that same gap."""
+        """The same for its monitor: a restart before it is heard again belongs to that same gap."""
         if self.gap_before_next_reading is GapKind.NONE or instant.gap is not GapKind.RESTART:
             return instant
         return msgspec.structs.replace(instant, gap=GapKind.RESTART_RESOLVED)
