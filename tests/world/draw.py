@@ -29,7 +29,7 @@ from tests.world.promises import Deviation
 from tests.world.world import Bed, World
 
 WEEK = 7 * DAY
-SLOWEST_POLL_MS = 30 * S
+SLOWEST_POLL_MS = 60 * S
 QUICK_POLL_MS = 20 * S
 """Pumps that are read more often than this are drawn seldom: a day of them takes three times as long."""
 EVERY_DAY = (
@@ -157,20 +157,19 @@ def _blinds(drawn: Drawn, mishap: Mishap) -> bool:
     )
 
 
-def _poll_ms(patient: Patient, length_ms: int) -> int:
+def _poll_ms(patient: Patient) -> int:
     """As seldom as the therapy bears it: a day of this world costs what it is read."""
-    slowest_ms = SLOWEST_POLL_MS if length_ms <= DAY else 2 * SLOWEST_POLL_MS
     limits = patient.order.limits
-    slowest_ms = min(slowest_ms, patient.length_ms // 60, limits.no_data_after_ms // 6)
+    slowest_ms = min(SLOWEST_POLL_MS, patient.length_ms // 60, limits.no_data_after_ms // 6)
     return max(patient.poll_ms, slowest_ms // S * S)
 
 
 def _draw_bed(drawn: Drawn, pump: str, chance: random.Random) -> None:
     names = [name for name in regimen_names() if not name.startswith(NOT_DRAWN)]
     patient = patient_of(chance.choice(names))
-    while _poll_ms(patient, drawn.length_ms) < QUICK_POLL_MS and chance.random() < 0.9:
+    while _poll_ms(patient) < QUICK_POLL_MS and chance.random() < 0.9:
         patient = patient_of(chance.choice(names))
-    poll_ms = _poll_ms(patient, drawn.length_ms)
+    poll_ms = _poll_ms(patient)
     from_ms, until_ms = -LEAD_MS, drawn.length_ms - LEAD_MS
     day = Day(
         patient=patient,

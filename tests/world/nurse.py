@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from tests.world.world import World
 
 S, MIN, H = 1_000, 60_000, 3_600_000
+WATCHES_MS = (2 * MIN, 30 * MIN)
+"""How long somebody watches; meanwhile states go out each 10 s (mqtt page, ``watch``), so a world is slow."""
+LOOKS_AWAY_MS = (20 * MIN, 3 * H)
 
 
 class Nurse:
@@ -51,5 +54,6 @@ class Nurse:
 
     def _watches(self) -> None:
         board = self._world.board
-        board.somebody_watches = not board.somebody_watches and self._chance.random() < 0.5
-        self._world.after(round(self._chance.uniform(0.2, 3) * H), self._watches)
+        board.somebody_watches = not board.somebody_watches
+        for_ms = WATCHES_MS if board.somebody_watches else LOOKS_AWAY_MS
+        self._world.after(round(self._chance.uniform(*for_ms)), self._watches)
