@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
@@ -43,7 +44,7 @@ _YEAR_10000_MS = 253_402_300_800_000
 def iso_utc(utc_ms: int) -> str:
     """Milliseconds since 1970 as ISO 8601: ``2026-05-04T08:21:40.102Z``."""
     seconds, ms = divmod(utc_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03d}Z"
 
 
 def parse_iso_utc(text: str) -> int:
@@ -82,6 +83,8 @@ class UtcTime:
 # --- topics ------------------------------------------------------------------------------------------------
 
 _ROOT = "dripwatch/v1"
+TOPICS_REMEMBERED = 1_024
+"""The same few come again and again: they are not taken apart each time."""
 _TOKEN = re.compile(r"[a-z0-9-]{1,32}")
 _WORD = re.compile(r"[a-z0-9_-]{1,64}")
 _DOWN_FOR_A_PUMP = frozenset({"order", "absence"})
@@ -115,6 +118,7 @@ def down(home: str, what: str, *, pump: str | None = None) -> str:
     return "/".join([_ROOT, home, "down", what, *(() if pump is None else (pump,))])
 
 
+@lru_cache(maxsize=TOPICS_REMEMBERED)
 def parse_topic(topic: str) -> Topic | None:
     """The topic taken apart, or None if it is none of version 1. A ``what`` that is new is still a topic."""
     if not topic.startswith(f"{_ROOT}/"):

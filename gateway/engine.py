@@ -271,7 +271,8 @@ class Engine:
         self.ignored = 0
         """How many messages to the home were passed over: retained, unreadable, or not for this gateway."""
         self._stopping_since_t_ms: int | None = None
-        self._shown: str | None = None
+        self._shown: object = None
+        """What the line at the gateway was made of."""
 
     @property
     def alerts_next_seq(self) -> int:
@@ -1044,9 +1045,10 @@ class Engine:
                 self._found(turn, pump, pump.monitor.step(turn.instant, None))
             self._watch_the_link(turn, pump)
             self._watch_the_absences(turn, pump)
-            if pump.link(turn.uptime_ms) != pump.link_told:
+            link = pump.link(turn.uptime_ms)
+            if link != pump.link_told:
                 # A board believes the link that the last beat told: it need not wait for the next.
-                pump.link_told = pump.link(turn.uptime_ms)
+                pump.link_told = link
                 self._next_beat_t_ms = turn.t_ms
         self._watch_for_a_second_gateway(turn)
         next_due_t_ms = self.book.next_due_t_ms()
@@ -1423,27 +1425,31 @@ class Engine:
 
     def _status_line(self, turn: _Turn) -> str | None:
         """One line for the person at the gateway; ``None`` if it has not changed."""
-        parts = [
-            f"broker connected{self._outbox.broker_answers.shown()}"
-            if self._connected
-            else "no broker"
-            if self.setup.mqtt
-            else "no broker configured"
-        ]
-        for token, pump in self._pumps.items():
-            reading = pump.reading
-            said = f"{reading.state}" if reading is not None else PumpState.UNKNOWN
-            verdict = self._status(turn, pump).verdict
-            parts.append(
-                f"{token}: link {pump.link(turn.uptime_ms)}, pump says {said}, {verdict.replace('_', ' ')}"
+        open_now = sum(alert.state is not AlertState.LATCHED for alert in self.book.open.values())
+        broker = self._outbox.broker_answers.shown() if self._connected else None
+        pumps = [
+            (
+                token,
+                pump.link(turn.uptime_ms),
+                PumpState.UNKNOWN if pump.reading is None else pump.reading.state,
+                self._status(turn, pump).verdict,
             )
-        open_now = [alert for alert in self.book.open.values() if alert.state is not AlertState.LATCHED]
-        parts.append(f"{len(open_now)} open alerts" if len(open_now) != 1 else "1 open alert")
-        line = "; ".join(parts)
-        if line == self._shown:
+            for token, pump in self._pumps.items()
+        ]
+        shown = (broker, pumps, open_now)
+        if shown == self._shown:
             return None
-        self._shown = line
-        return line
+        self._shown = shown
+        if broker is not None:
+            parts = [f"broker connected{broker}"]
+        else:
+            parts = ["no broker" if self.setup.mqtt else "no broker configured"]
+        parts += [
+            f"{token}: link {link}, pump says {said}, {verdict.replace('_', ' ')}"
+            for token, link, said, verdict in pumps
+        ]
+        parts.append(f"{open_now} open alerts" if open_now != 1 else "1 open alert")
+        return "; ".join(parts)
 
 
 def _decoded(data: bytes | None, type_: type[_Kept]) -> _Kept | None:

@@ -78,19 +78,17 @@ def point(taken: PointTaken) -> Point:
 
 def essence(
     reading: Reading | None, status: DeliveryStatus, link: str, absence: Absence | None = None
-) -> bytes:
+) -> tuple[object, ...]:
     """What of a pump's state is published at once when it changes.
 
     Volumes change all the time and do not count.
     """
-    return msgspec.msgpack.encode(
-        (
-            link,
-            status.verdict,
-            status.occurrence,
-            absence and (absence.what, absence.until_t_ms),
-            reading and (reading.state, reading.rate_ml_h, reading.alarms),
-        )
+    return (
+        link,
+        status.verdict,
+        status.occurrence,
+        absence and (absence.what, absence.until_t_ms),
+        reading and (reading.state, reading.rate_ml_h, reading.alarms),
     )
 
 

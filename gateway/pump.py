@@ -119,7 +119,7 @@ class WatchedPump:
         self.points_since_t_ms: int | None = None
         self.batch = 0
         self.points_in_waiting_batch = 0
-        self.published: bytes | None = None
+        self.published: tuple[object, ...] | None = None
         self.published_t_ms: int | None = None
 
     @property
@@ -160,7 +160,8 @@ class WatchedPump:
         """``up``, ``down``, ``silent`` or ``garbled`` (mqtt page, ``beat``)."""
         if not self.port_open:
             return "down"
-        if self.silent_from_uptime_ms is not None and uptime_ms < self.silent_from_uptime_ms:
+        silent_from_uptime_ms = self.silent_from_uptime_ms
+        if silent_from_uptime_ms is not None and uptime_ms < silent_from_uptime_ms:
             return "up"
         return "garbled" if self.garbled_since_uptime_ms is not None else "silent"
 

@@ -65,6 +65,8 @@ class SecondStore:
 
     def number(self, t_ms: int, *, connected: bool) -> list[Message]:
         """Give numbers, which count at once; what is new of the alerts."""
+        if self.idle:
+            return []
         self.lanes[LaneName.TELEMETRY].number(t_ms, may_leave=connected)
         new = self.lanes[LaneName.ALERTS].number(t_ms)
         for lane in self.lanes.values():

@@ -10,6 +10,7 @@ too old to be shown as the present, is worked out in views.py.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from hashlib import sha256
 
 import msgspec
@@ -457,9 +458,15 @@ def _with_points(home: KnownHome, pump: str | None, points: tuple[Point, ...]) -
         # nearly always: the newest of all
         newest = (*known.points[-POINTS_MAX + 1 :], *points)
         return _with_pump(home, pump, replace(known, points=newest))
-    by_time = {point.time_utc_ms: point for point in (*known.points, *points)}
-    newest = tuple(sorted(by_time.values(), key=lambda point: point.time_utc_ms)[-POINTS_MAX:])
+    # What is earlier than all of these stays as it is: points come late, but seldom by much.
+    first = bisect_left(known.points, min(map(_time, points)), key=_time)
+    by_time = {point.time_utc_ms: point for point in (*known.points[first:], *points)}
+    newest = (*known.points[:first], *sorted(by_time.values(), key=_time))[-POINTS_MAX:]
     return _with_pump(home, pump, replace(known, points=newest))
+
+
+def _time(point: Point) -> int:
+    return point.time_utc_ms
 
 
 def _with_order(home: KnownHome, answer: wire.OrderAnswer, pump: str | None) -> KnownHome:

@@ -103,6 +103,16 @@ Condition = tuple[Kind, str | None]
 """A kind, and the pump's code where there is one."""
 
 
+class _Standing(Struct, frozen=True, kw_only=True):
+    """How delivery stands after a step, as far as it does not hang on what the time is."""
+
+    status: DeliveryStatus
+    is_judged: bool
+    """If not, the verdict hangs on whether something is due by now."""
+    ends_in_ms: int | None
+    empty_in_ms: int | None
+
+
 class _Snapshot(Struct, array_like=True):
     version: int
     memory: Memory
@@ -140,6 +150,8 @@ class Monitor:
         self._ended_by_order: set[Condition] = set()
         self.bounds: Bounds | None = None
         """Within these a reading brings no news."""
+        self._standing: _Standing | None = None
+        """Until the next step: it is asked for far more often than it changes."""
         if prescription is not None:
             self._watch = Watch(prescription, poll_ms, memory, self._findings)
         if memory.orders.waiting is not None:
@@ -152,6 +164,7 @@ class Monitor:
         """
         watch = self._watch
         bounds = self.bounds
+        self._standing = None
         if bounds is not None:
             assert watch is not None, "bounds come from a prescription"
             if reading is not None and watch.quiet.passes(bounds, instant, reading):
@@ -200,6 +213,7 @@ class Monitor:
         """
         prescription = parse_order(order_text)
         memory = self.memory
+        self._standing = None
         self._take_time(msgspec.structs.replace(instant, stepped_ms=0))
         self._findings.absent(
             Kind.ORDER_NOT_PROGRAMMED, instant.t_ms, "A newer order has come in place of the one that waited."
@@ -238,38 +252,70 @@ class Monitor:
 
     def status(self, instant: Instant) -> DeliveryStatus:
         """How delivery stands at this instant, as far as the last reading tells."""
+        standing = self._standing
+        if standing is None:
+            standing = self._standing = self._stand()
+        status = standing.status
+        if not standing.is_judged:
+            assert self._watch is not None, "without an order the verdict is unknown"
+            if self._watch.case.is_due(instant.t_ms):
+                return msgspec.structs.replace(status, verdict=DeliveryVerdict.TOO_EARLY)
+        if standing.ends_in_ms is None:
+            return status
+        return msgspec.structs.replace(
+            status,
+            ends_at_utc_ms=instant.utc_ms + standing.ends_in_ms,
+            bag_empty_at_utc_ms=None
+            if standing.empty_in_ms is None
+            else instant.utc_ms + standing.empty_in_ms,
+        )
+
+    def _stand(self) -> _Standing:
         memory = self.memory
         occurrence = memory.occurrence
         watch = self._watch
         if watch is None or memory.next_number is None or self._findings.is_present(Kind.NO_DATA):
-            return DeliveryStatus(verdict=DeliveryVerdict.UNKNOWN, rate_ml_h=memory.rate_ml_h)
+            return _Standing(
+                status=DeliveryStatus(verdict=DeliveryVerdict.UNKNOWN, rate_ml_h=memory.rate_ml_h),
+                is_judged=True,
+                ends_in_ms=None,
+                empty_in_ms=None,
+            )
         decidable_after_s = watch.volumes.decidable_after_s()
-        verdict = self._verdict(watch, instant, decidable_after_s)
+        verdict = self._verdict(watch, decidable_after_s)
         usual = watch.learning.error
         error_percent = None if usual is None else usual.error * 100
         half_width_percent = None if usual is None else usual.half_width * 100
         blind_s = self._occlusion_blind_s(watch.case.expected)
         if occurrence is None:
-            return DeliveryStatus(
+            return _Standing(
+                status=DeliveryStatus(
+                    verdict=verdict or DeliveryVerdict.NOT_EXPECTED,
+                    rate_ml_h=memory.rate_ml_h,
+                    occlusion_blind_s=blind_s,
+                    pump_error_percent=error_percent,
+                    pump_error_half_width_percent=half_width_percent,
+                ),
+                is_judged=verdict is not None,
+                ends_in_ms=None,
+                empty_in_ms=None,
+            )
+        assert verdict is not None, "within an occurrence something is due"
+        return _Standing(
+            status=DeliveryStatus(
                 verdict=verdict,
+                expected_ml=occurrence.expected_ml,
+                delivered_ml=occurrence.counted_ml,
+                occurrence=(occurrence.number, occurrence.due_utc_ms),
+                decidable_after_s=decidable_after_s,
                 rate_ml_h=memory.rate_ml_h,
                 occlusion_blind_s=blind_s,
                 pump_error_percent=error_percent,
                 pump_error_half_width_percent=half_width_percent,
-            )
-        empty_in_ms = watch.bag.empty_in_ms()
-        return DeliveryStatus(
-            verdict=verdict,
-            expected_ml=occurrence.expected_ml,
-            delivered_ml=occurrence.counted_ml,
-            occurrence=(occurrence.number, occurrence.due_utc_ms),
-            ends_at_utc_ms=instant.utc_ms + watch.case.ends_in_ms(),
-            decidable_after_s=decidable_after_s,
-            rate_ml_h=memory.rate_ml_h,
-            bag_empty_at_utc_ms=None if empty_in_ms is None else instant.utc_ms + empty_in_ms,
-            occlusion_blind_s=blind_s,
-            pump_error_percent=error_percent,
-            pump_error_half_width_percent=half_width_percent,
+            ),
+            is_judged=True,
+            ends_in_ms=watch.case.ends_in_ms(),
+            empty_in_ms=watch.bag.empty_in_ms(),
         )
 
     def _occlusion_blind_s(self, pump: PumpExpected) -> int | None:
@@ -278,13 +324,13 @@ class Monitor:
             return None
         return occlusion_blind_s(memory.rate_ml_h, pump, pressure_is_seen=memory.pressure.is_known)
 
-    def _verdict(self, watch: Watch, instant: Instant, decidable_after_s: int | None) -> DeliveryVerdict:
+    def _verdict(self, watch: Watch, decidable_after_s: int | None) -> DeliveryVerdict | None:
+        """``None``: it hangs on whether something is due by now."""
         memory = self.memory
         if memory.present and self._deviates():
             return DeliveryVerdict.DEVIATION
         if memory.occurrence is None:
-            due = watch.case.is_due(instant.t_ms)
-            return DeliveryVerdict.TOO_EARLY if due else DeliveryVerdict.NOT_EXPECTED
+            return None
         if watch.volumes.counts_unseen():
             return DeliveryVerdict.UNKNOWN
         return DeliveryVerdict.ON_PLAN if decidable_after_s == 0 else DeliveryVerdict.TOO_EARLY

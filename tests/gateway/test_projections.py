@@ -213,7 +213,7 @@ def test_a_pump_that_was_never_heard_is_unknown_and_nothing_about_it_is_zero():
 
 
 def test_what_changes_all_the_time_is_not_of_the_essence():
-    def essence(status: DeliveryStatus = ON_PLAN, link: str = "up", **reported: object) -> bytes:
+    def essence(status: DeliveryStatus = ON_PLAN, link: str = "up", **reported: object) -> tuple[object, ...]:
         said = {"state": PumpState.RUNNING, "rate_ml_h": 60.0, "volume_ml": 1.0, "alarms": (), **reported}
         return projections.essence(Reading(pump="p1", at_ms=0, **said), status, link)
 
