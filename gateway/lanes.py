@@ -474,6 +474,8 @@ class Lane:
 
     def to_send(self, t_ms: int) -> list[Message]:
         """Messages that may leave now, in order. They count as sent."""
+        if not self._held:
+            return []
         stalls_t_ms = self.next_resend_t_ms()
         if stalls_t_ms is not None and t_ms >= stalls_t_ms:
             self._sent_seq = self.oldest - 1

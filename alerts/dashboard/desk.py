@@ -569,10 +569,15 @@ def _home_of(topic: str) -> str | None:
     return probe.home if probe else None
 
 
+_NEVER_NUMBERED = (wire.Status, wire.Beat, wire.Open, wire.State)
+
+
 def _durable(
     event: BrokerMessage, found: _Readable | _Empty | _Later | _Unreadable, utc_ms: int
 ) -> Durable | None:
     """The message as it is stored, if it has a number; whatever else is wrong with it."""
+    if isinstance(found, _Readable) and isinstance(found.message, _NEVER_NUMBERED):
+        return None
     home = found.home if isinstance(found, _Unreadable) else found.topic.home
     number = wire.decode_number(event.payload) if home is not None else None
     if home is None or number is None:

@@ -29,7 +29,7 @@ from tests.world.promises import Deviation
 from tests.world.world import Bed, World
 
 WEEK = 7 * DAY
-SLOWEST_POLL_MS = 60 * S
+SLOWEST_POLL_MS = 120 * S
 QUICK_POLL_MS = 20 * S
 """Pumps that are read more often than this are drawn seldom: a day of them takes three times as long."""
 EVERY_DAY = (
@@ -160,7 +160,7 @@ def _blinds(drawn: Drawn, mishap: Mishap) -> bool:
 def _poll_ms(patient: Patient) -> int:
     """As seldom as the therapy bears it: a day of this world costs what it is read."""
     limits = patient.order.limits
-    slowest_ms = min(SLOWEST_POLL_MS, patient.length_ms // 60, limits.no_data_after_ms // 6)
+    slowest_ms = min(SLOWEST_POLL_MS, patient.length_ms // 60, limits.no_data_after_ms // 4)
     return max(patient.poll_ms, slowest_ms // S * S)
 
 
