@@ -123,6 +123,11 @@ TIMETABLES = {
         ((25, "10:00:00", ""), (105.001, "10:00:00", RESOLVED, 0)),
         ((30, "10:00:05", ""), (110.001, "10:00:05", NONE, 0)),
     ],
+    "nor does the clock of the next start tell how long the one that never had any was gone": [
+        ((100, "03:00:00", "u"), (100, None, NONE, 0)),
+        ((20, "10:00:00", ""), (100.001, "10:00:00", UNKNOWN, 0)),
+        ((25, "10:00:05", ""), (105.001, "10:00:05", NONE, 0)),
+    ],
     "one second more or less is the clock being kept right, and five are disorder": [
         ((100, "10:00:00", ""), (100, "10:00:00", NONE, 0)),
         ((105, "10:00:06", ""), (105, "10:00:05", NONE, 0)),
