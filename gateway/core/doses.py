@@ -16,6 +16,8 @@ from gateway.core.volumes import Volumes
 
 CLOCKS_DIFFER = 0.001
 """The pump's clock and the gateway's, as a share of time: each has a quartz, within 200 ppm or far better."""
+MOST_UNDATED = 50
+"""So many deliveries are remembered until there is a date."""
 _BUSY_STATES = frozenset({PumpState.RUNNING, PumpState.BOLUS, PumpState.PAUSED, PumpState.ALARM})
 _INTERRUPTS = frozenset({PumpState.PAUSED, PumpState.ALARM, PumpState.OFF, PumpState.PRIMING})
 OF_THE_OCCURRENCE = (
@@ -100,8 +102,7 @@ class Doses:
                 delivered_ml = self._given_unseen(t_ms, elapsed_ms, delivered_ml, goes_on=goes_on)
             if goes_on:
                 self._deliver_outside(reading, t_ms, elapsed_ms, delivered_ml)
-            elif memory.next_number is not None or reading.state not in _INTERRUPTS:
-                # Before the clock was ever set no dose is known as such: what interrupts it does not end it.
+            elif memory.next_number is not None or not self._interrupts_run(reading, t_ms):
                 self._stop_run(t_ms)
         elif doing is Doing.DELIVERING:
             self._deliver(memory.occurrence, reading, t_ms)
@@ -117,6 +118,16 @@ class Doses:
             self._case.findings.absent(Kind.KVO_TOO_LONG, t_ms, "Keep-vein-open has stopped.")
         elif memory.occurrence is None and (before is not Doing.KVO or memory.kvo_since_t_ms is None):
             memory.kvo_since_t_ms = t_ms if memory.last_end_t_ms is None else memory.last_end_t_ms
+
+    def _interrupts_run(self, reading: Reading, t_ms: int) -> bool:
+        """Before the clock was ever set no dose is known as such: what interrupts it does not end it."""
+        run = self._case.memory.run
+        if run is None:
+            return False
+        if run.stopped_t_ms is None:
+            run.stopped_t_ms = t_ms
+            run.stops += 1
+        return reading.state in _INTERRUPTS and run.volume_ml < self._case.least_whole_ml
 
     def _deliver(self, occurrence: Occurrence, reading: Reading, t_ms: int) -> None:
         """The pump delivers, and an occurrence is on."""
@@ -271,6 +282,7 @@ class Doses:
             memory.run.since_t_ms = t_ms if elapsed_ms <= 2 * self._case.poll_ms else t_ms - round(ran_ms)
         run = memory.run
         run.readings += 1
+        run.stopped_t_ms = None
         self._miss_before(run.since_t_ms, t_ms)
         number = self._case.open_number(t_ms)
         if number is not None:
@@ -284,11 +296,19 @@ class Doses:
             )
 
     def _stop_run(self, t_ms: int) -> None:
-        run, self._case.memory.run = self._case.memory.run, None
-        if run is not None:
+        memory = self._case.memory
+        run, memory.run = memory.run, None
+        if run is not None and memory.next_number is None:
+            self._remember_undated(run)
+        elif run is not None:
             if run.readings < CONFIRMING_READINGS and run.volume_ml > self._case.least_whole_ml:
                 self._given_unscheduled(t_ms, t_ms - run.since_t_ms + self._case.poll_ms, run.volume_ml)
             self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
+
+    def _remember_undated(self, run: Run) -> None:
+        undated = self._case.memory.undated
+        undated.append(run)
+        del undated[:-MOST_UNDATED]
 
     def _begin(self, number: int, run: Run, t_ms: int, elapsed_ms: int) -> None:
         """This delivery is the occurrence with this number."""
@@ -304,6 +324,7 @@ class Doses:
         occurrence.counter_seen = memory.counter_ml is not None
         unseen_ms = max(0.0, float(elapsed_ms - self._case.poll_ms))
         occurrence.uncertain_ms = min(unseen_ms, self._case.one_count_ms(run.volume_ml))
+        occurrence.uncertain_ms += run.stops * self._case.poll_ms
         memory.occurrence = occurrence
         memory.next_number = number + 1
         memory.run = None
@@ -447,6 +468,9 @@ class Doses:
         Returns what is left: of KVO, let out by hand, or of the occurrence that goes on now.
         """
         if self._case.memory.next_number is None:
+            if not goes_on and delivered_ml >= self._case.least_whole_ml > 0:
+                ran_ms = self._case.course.tau_of_volume(delivered_ml)
+                self._remember_undated(Run(t_ms - elapsed_ms, 1, ran_ms, delivered_ml, t_ms))
             return delivered_ml
         limits = self._case.limits
         volume_ml = self._case.course.volume_ml
@@ -520,7 +544,43 @@ class Doses:
             memory.first_was_busy = reading.state in _BUSY_STATES
         if memory.next_number is not None or memory.schedule_offset_ms is None:
             return
+        self._anchor_by_first(reading, t_ms)
+        for run in memory.undated:
+            self._date(run, t_ms)
+            if memory.occurrence is not None:
+                self.end(t_ms)
+                memory.last_end_t_ms = run.stopped_t_ms
+        memory.undated = []
+        if memory.run is not None and reading.state not in DELIVERING_STATES:
+            run, memory.run = memory.run, None
+            self._date(run, t_ms)
+
+    def _date(self, run: Run, t_ms: int) -> None:
+        """What was delivered before there was a date is the occurrence that was open then, if one was."""
+        memory = self._case.memory
+        self._miss_before(run.since_t_ms, t_ms)
+        number = self._case.open_number(t_ms if run.stopped_t_ms is None else run.stopped_t_ms)
+        if number is not None:
+            self._begin(number, run, t_ms, 0)
+            assert memory.occurrence is not None, "just begun"
+            memory.occurrence.interrupted_t_ms = run.stopped_t_ms
+
+    def forget_undated(self) -> None:
+        """The length of a gap before the clock was ever synced never becomes known.
+
+        So nothing before it can be dated: who watches begins anew after it (rule 5).
+        """
+        memory = self._case.memory
+        if memory.next_number is None:
+            memory.first_t_ms = None
+            memory.run = None
+            memory.undated = []
+
+    def _anchor_by_first(self, reading: Reading, t_ms: int) -> None:
+        """What was on when the pump was first heard, and which occurrence is the next."""
+        memory = self._case.memory
         first_t_ms = memory.first_t_ms
+        assert first_t_ms is not None, "it has been heard"
         first_utc_ms = self._case.schedule_utc_ms(first_t_ms)
         assert first_utc_ms is not None, "anchored by a synced clock"
         if self._case.schedule.as_needed:
@@ -528,12 +588,16 @@ class Doses:
             return
         number = self._case.course.number_due_at_or_before(first_utc_ms)
         due_utc_ms = self._case.course.due_utc_ms(number)
-        length_ms = self._case.course.length_ms
-        window_ms = self._case.limits.start_window_ms
-        if due_utc_ms is not None and memory.first_was_busy and reading.state in _BUSY_STATES:
+        if due_utc_ms is not None and memory.first_was_busy:
             since_due_ms = first_utc_ms - due_utc_ms
-            if since_due_ms <= length_ms + window_ms:
-                self._join(number, due_utc_ms, since_due_ms, first_t_ms, t_ms)
+            in_time = since_due_ms <= self._case.course.length_ms + self._case.limits.start_window_ms
+            if in_time and memory.undated:
+                self._join(number, due_utc_ms, since_due_ms, first_t_ms, t_ms, memory.undated.pop(0))
+                self.end(t_ms)
+                return
+            if in_time and reading.state in _BUSY_STATES:
+                run, memory.run = memory.run, None
+                self._join(number, due_utc_ms, since_due_ms, first_t_ms, t_ms, run)
                 return
         memory.next_number = max(1, number)
         if due_utc_ms is not None and self._may_have_been_given(first_utc_ms - due_utc_ms):
@@ -560,10 +624,17 @@ class Doses:
             return since_due_ms >= length_ms
         return counter_ml >= self._case.least_whole_ml or since_due_ms >= max(length_ms, window_ms)
 
-    def _join(self, number: int, due_utc_ms: int, since_due_ms: int, first_t_ms: int, t_ms: int) -> None:
+    def _join(
+        self,
+        number: int,
+        due_utc_ms: int,
+        since_due_ms: int,
+        first_t_ms: int,
+        t_ms: int,
+        run: Run | None,
+    ) -> None:
         """Join an occurrence that was on when the pump was first heard (section 1.1, rule 5)."""
         memory = self._case.memory
-        run = memory.run
         tau_ms = float(min(since_due_ms, self._case.course.length_ms))
         joined_ml = self._case.course.expected_ml(tau_ms)
         if run is not None:
@@ -575,7 +646,6 @@ class Doses:
         occurrence.uncertain_ms = float(self._case.poll_ms)
         occurrence.bank = Bank.fresh(Mark(t_ms, tau_ms, occurrence.expected_ml, occurrence.delivered_ml))
         memory.occurrence = occurrence
-        memory.run = None
         memory.next_number = number + 1
         memory.last_begin_t_ms = occurrence.begun_t_ms
         self._case.findings.present(

@@ -44,6 +44,9 @@ class Run(Struct):
     readings: int = 0
     delivering_ms: float = 0.0
     volume_ml: float = 0.0
+    stopped_t_ms: int | None = None
+    """Since when it stands; ``None`` while it goes on."""
+    stops: int = 0
 
 
 class Carry(Struct):
@@ -117,6 +120,8 @@ class Memory(Struct, kw_only=True):
     """One that goes on if delivery does before the next: it stopped early because the bag was empty, or was
     paused with its volume in but for a rest."""
     run: Run | None = None
+    undated: list[Run] = []
+    """What was delivered and had ended before the clock was ever synced, in order of time."""
     last_begin_t_ms: int | None = None
     last_end_t_ms: int | None = None
     last_volume_in: bool = False

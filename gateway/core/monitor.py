@@ -176,6 +176,8 @@ class Monitor:
         if watch is not None and instant.gap is not GapKind.RESTART_RESOLVED:
             watch.timers.run(t_ms, inclusive=not known)
         self._take_time(instant)
+        if watch is not None and instant.gap is GapKind.RESTART_UNKNOWN:
+            watch.forget_undated()
         if reading is not None and known:
             if self._waiting is not None:
                 self._look_whether_programmed(reading, t_ms)

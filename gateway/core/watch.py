@@ -84,14 +84,20 @@ class Watch:
             )
         else:
             self.volumes.bring_run_forward(reading, elapsed_ms, delivered_ml)
+        # of what was given before anybody looked nothing is known
+        dosed_ml = 0.0 if memory.first_t_ms is None and delivered_ml else delivered_ml
         self._doses.anchor(reading, t_ms)
-        self._doses.act(reading, t_ms, elapsed_ms, delivered_ml)
+        self._doses.act(reading, t_ms, elapsed_ms, dosed_ml)
         self._judge(reading, t_ms)
         self.boluses.judge(reading, t_ms)
         self._line.read(reading, t_ms, elapsed_ms, delivered_ml, fell=fell, length_known=length_known)
         memory.seen_t_ms = t_ms
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h
+
+    def forget_undated(self) -> None:
+        """The gateway was restarted, and nobody knows how long it was gone (``Doses.forget_undated``)."""
+        self._doses.forget_undated()
 
     def _deviates(self) -> bool:
         """Whether what the pump counts now is not what it usually does."""

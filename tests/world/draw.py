@@ -92,9 +92,6 @@ class Drawn:
         if now_ms >= self.anything_from_ms.get(pump, self.length_ms):
             return True
         day = self.days[pump]
-        if self.begins_unset and kind in (Kind.NOT_STARTED, Kind.DOSE_MISSED):
-            # A short dose that was given before there was a date is not taken for the one that was due.
-            return True
         if kind in (Kind.NO_DATA, Kind.GARBLED_LINK):
             # While the gateway is off nothing is heard either: prescription page, section 2, "Silence".
             after_ms = day.patient.order.limits.no_data_after_ms + 2 * MIN
@@ -130,13 +127,8 @@ def draw(seed: int, hours: float | None = None) -> Drawn:
     )
     drawn.mishaps = [mishap for mishap in drawn.mishaps if not _blinds(drawn, mishap)]
     if drawn.begins_unset:
-        # Once it is set it is right: the schedule is anchored then. What happened to a dose in a gap before
-        # that is not known to anybody, and what may be told of it is not known here.
-        drawn.mishaps = [
-            one
-            for one in drawn.mishaps
-            if one.kind != "clock_stepped" and (one.kind not in POWER | WIRE or one.at_ms > H + 10 * MIN)
-        ]
+        # Once it is set it is right: the schedule is anchored then.
+        drawn.mishaps = [one for one in drawn.mishaps if one.kind != "clock_stepped"]
     drawn.beds = [_on_its_wire(bed, drawn.mishaps) for bed in drawn.beds]
     return drawn
 

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from math import floor
+
 import pytest
 
+from drivers.reading import PumpState, Reading
 from gateway.core.prescription import Prescription
-from tests.gateway.core.pump_days import continuous, order
+from gateway.core.timeline import Moment
+from tests.gateway.core.pump_days import START_UTC_MS, Ward, continuous, order
 from tests.gateway.core.timetable import live, must_be_told
 
 PUMP = 'counter_ml = 0.01\nstroke_ml = 0.005\nripple_ml = 0.01\npoll = "5s"'
@@ -894,6 +898,173 @@ class TestJoiningLate:
     def test_a_dose_that_cannot_have_been_given_yet_is_held_missing_at_the_first_reading(self) -> None:
         ward = live(continuous(10, 24, limits=LIMITS, pump=PUMP), "2:00 idle", until="2:10")
         must_be_told(ward, "2:00 not_started")
+
+
+class TestBeforeThereWasADate:
+    def test_a_dose_given_whole_is_the_one_that_was_due(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:10  idle      clock=unsynced
+             0:00  running   clock=unsynced  rate=100
+             1:00  idle      clock=unsynced
+             1:10  idle
+             2:00  running   rate=100
+             3:00  complete
+            """,
+            until="3:30",
+        )
+        must_be_told(
+            ward,
+            """
+            1:10  dose_started
+            1:10  dose_ended
+            2:00  dose_started
+            3:00  dose_ended
+            """,
+            info=True,
+        )
+
+    def test_two_doses_that_a_pump_without_a_word_for_the_end_has_given_are_two(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:10  idle      clock=unsynced
+             0:00  running   clock=unsynced  rate=100
+             1:00  paused    clock=unsynced
+             2:00  running   clock=unsynced  rate=100  counter=0
+             3:00  paused    clock=unsynced
+             3:10  paused
+            """,
+            until="3:50",
+        )
+        must_be_told(
+            ward,
+            """
+            2:00  counter_reset
+            3:10  dose_started
+            3:10  dose_ended
+            3:10  dose_started
+            3:10  dose_ended
+            """,
+            info=True,
+        )
+
+    def test_a_dose_that_is_paused_when_the_clock_is_set_goes_on_where_it_stood(self) -> None:
+        ward = live(
+            order(
+                head="",
+                phases="[[schedule.phase]]\nduration = '30min'\nrate_ml_h = 10\n"
+                "[[schedule.phase]]\nduration = '1h'\nrate_ml_h = 40\n",
+                tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+            ),
+            """
+            -0:10  idle      clock=unsynced
+             0:00  running   clock=unsynced  rate=10
+             0:30  running   clock=unsynced  rate=40
+             0:45  paused    clock=unsynced
+             0:50  paused
+             0:53  running   rate=40
+             1:38  complete
+            """,
+            until="2:00",
+        )
+        must_be_told(
+            ward,
+            """
+            0:50  dose_started
+            1:38  dose_ended
+            """,
+            info=True,
+        )
+
+    def test_a_pause_that_has_lasted_too_long_is_told_when_there_is_a_date(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            -0:10  idle      clock=unsynced
+             0:00  running   clock=unsynced  rate=100
+             0:30  paused    clock=unsynced
+             0:50  paused
+            """,
+            until="1:00",
+        )
+        must_be_told(ward, "0:50 paused_too_long")
+
+    def test_a_dose_that_stopped_with_volume_missing_is_told_when_there_is_a_date(self) -> None:
+        ward = live(
+            one_hour_at_100(),
+            """
+            -0:10  idle      clock=unsynced
+             0:00  running   clock=unsynced  rate=100
+             0:30  idle      clock=unsynced
+             0:50  idle
+            """,
+            until="4:00",
+        )
+        must_be_told(ward, "0:50 stopped_early\n0:50 stopped_early end")
+
+    def test_a_dose_that_nobody_gave_is_told_when_there_is_a_date(self) -> None:
+        ward = live(one_hour_at_100(), "-0:10 idle clock=unsynced\n 0:50 idle", until="1:00")
+        must_be_told(ward, "0:50 not_started")
+
+    def test_a_dose_that_was_found_running_and_ended_is_joined_and_over(self) -> None:
+        ward = live(
+            EVERY_8H,
+            """
+            0:30  running   clock=unsynced  rate=100
+            1:00  idle      clock=unsynced
+            1:10  idle
+            """,
+            until="7:00",
+        )
+        must_be_told(ward, "1:10 dose_started\n1:10 dose_ended", info=True)
+
+    def test_a_dose_given_whole_in_silence_was_given(self) -> None:
+        ward = live(
+            EVERY_8H,
+            """
+            -0:10  idle      clock=unsynced
+            -0:01  silence
+             0:00  silence   rate=100
+             1:00  silence
+             1:10  idle      clock=unsynced
+             1:20  idle
+            """,
+            until="7:00",
+        )
+        must_be_told(ward, "1:20 dose_started\n1:20 dose_ended", info=True)
+
+    def test_nothing_before_a_restart_can_be_dated(self) -> None:
+        """Nobody knows how long the gateway was gone: what runs after it is joined as found running."""
+        ward = Ward(
+            order(
+                head="",
+                phases="[[schedule.phase]]\nduration = '1h'\nrate_ml_h = 50\n"
+                "[[schedule.phase]]\nduration = '3h'\nrate_ml_h = 100\n",
+                tail=f"[limits]\n{LIMITS}\n[pump]\n{PUMP}",
+            )
+        )
+        for second in range(0, 4 * 3600, 5):
+            if 1800 <= second < 7200:
+                continue  # switched off
+            ward.take(
+                Moment(
+                    monotonic_ms=second * 1000 if second < 7200 else (second - 7190) * 1000,
+                    utc_ms=START_UTC_MS + second * 1000 if second >= 7800 else second * 1000,
+                    synced=second >= 7800,
+                    boot="first" if second < 7200 else "second",
+                ),
+                Reading(
+                    pump="pump",
+                    at_ms=0,
+                    state=PumpState.RUNNING if second else PumpState.IDLE,
+                    rate_ml_h=50.0 if second < 3600 else 100.0,
+                    volume_ml=floor((min(second, 3600) / 72 + max(0, second - 3600) / 36) * 100) / 100,
+                    alarms=(),
+                ),
+            )
+        must_be_told(ward, "")
 
 
 class TestWhileNobodyLooked:
