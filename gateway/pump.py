@@ -95,6 +95,8 @@ class WatchedPump:
         """As the newest answer on the order's topic tells them."""
         self.orders = at_start(self.orders_told, setup.file)
         self.monitor, self.inhibition, self.resumed = _resume(setup, self.orders, kept, self.orders_told)
+        self._poll_of: Prescription | None = None
+        self._poll_ms = setup.poll_ms
         self.reading: Reading | None = None
         self.heard_uptime_ms: int | None = None
         self.port_open = False
@@ -136,8 +138,12 @@ class WatchedPump:
     def poll_ms(self) -> int:
         """How often it is to be read: as configured, or more often if the order asks for it."""
         prescription = self.prescription
-        at_most_ms = self.setup.poll_ms if prescription is None else prescription.poll_at_most_ms
-        return min(self.setup.poll_ms, at_most_ms)
+        if prescription is not self._poll_of:
+            # Asked for with every input, and another only with another order.
+            self._poll_of = prescription
+            at_most_ms = self.setup.poll_ms if prescription is None else prescription.poll_at_most_ms
+            self._poll_ms = min(self.setup.poll_ms, at_most_ms)
+        return self._poll_ms
 
     @property
     def urgency(self) -> Urgency:
