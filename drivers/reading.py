@@ -55,6 +55,10 @@ class PumpAlarm(StrEnum):
     DEMAND_DENIED = "demand_denied"
 
 
+UNKNOWN_ALARM = "vendor:unknown"
+"""The pump gives notice of an alarm, and which one is not known."""
+
+
 class Reading(Struct, frozen=True, kw_only=True):
     """One consistent answer of one pump.
 

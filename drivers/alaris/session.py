@@ -58,6 +58,7 @@ from drivers.alaris.codec import (
 from drivers.family import LineSettings, PumpOnLine, the_only_pump
 from drivers.framing import Cut, CutKind
 from drivers.reading import (
+    UNKNOWN_ALARM,
     DriverStatus,
     Evidence,
     Fact,
@@ -91,9 +92,6 @@ LINE_EMPTY_AFTER_MS = 10_000
 # The volume to be infused changes when somebody sets it: often enough to be seen, seldom enough not to be in
 # the way.
 VOLUME_TO_BE_INFUSED_EVERY_MS = 60_000
-
-UNKNOWN_ALARM = "vendor:unknown"
-"""The pump gives notice of an alarm and does not say which."""
 
 _IDENTITY = (Query.SERIAL_NUMBER, Query.PROTOCOL, Query.LONGEST_REPLY)
 _PROOFS = (Query.VOLUME_TO_BE_INFUSED, *_IDENTITY)

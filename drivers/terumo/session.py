@@ -36,6 +36,7 @@ from msgspec import Struct, structs
 from drivers.family import LineSettings, PumpOnLine, the_only_pump
 from drivers.framing import Cut, CutKind
 from drivers.reading import (
+    UNKNOWN_ALARM,
     DriverStatus,
     Evidence,
     Fact,
@@ -77,10 +78,6 @@ ASK_AGAIN_LIMIT = 3
 # A pump whose last answer took less than this is fast: half of the above, so that an answer that has not come
 # by then is far more probably lost than late.
 FAST_REPLY_MS = 500
-
-UNKNOWN_ALARM = "vendor:unknown"
-"""The pump sounds an alarm and sets no bit that we know."""
-
 
 ALARMS: dict[AlarmBit, str] = {
     AlarmBit.SHUTDOWN_NOTICE: "vendor:shutdown_notice",

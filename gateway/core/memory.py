@@ -98,6 +98,8 @@ class Memory(Struct, kw_only=True):
     notices: tuple[str, ...] = ()
     """What the patient asked for, as the last reading said."""
     wordless_alarm_readings: int = 0
+    nameless_alarm_readings: int = 0
+    """So many in succession gave notice of an alarm, and its name could not be had."""
     runs_out: bool = False
     """The pump goes on to say that the bag of a dose that has its volume is empty, or that air comes."""
     # the counter

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from alerts.condition import Finding, Kind
-from drivers.reading import PumpAlarm, PumpState, Reading
+from drivers.reading import UNKNOWN_ALARM, PumpAlarm, PumpState, Reading
 from gateway.core import assess, revision
 from gateway.core.case import CONFIRMING_READINGS, Case
 from gateway.core.memory import Doing, Findings, Memory
@@ -436,10 +436,13 @@ class Monitor:
         findings = self._findings
         codes = reading.alarms
         self._hear_wordless_alarm(reading, t_ms)
-        if codes is None:
+        # which alarm it is that has no name is not known: so of none it is known that it is over
+        nameless = codes is not None and UNKNOWN_ALARM in codes
+        memory.nameless_alarm_readings = memory.nameless_alarm_readings + 1 if nameless else 0
+        if codes is None or 0 < memory.nameless_alarm_readings < CONFIRMING_READINGS:
             return
         runs_out = self._watch is not None and self._watch.case.runs_out(t_ms)
-        memory.runs_out = runs_out and not assess.ENDS_A_DOSE.isdisjoint(codes)
+        memory.runs_out = runs_out and (nameless or not assess.ENDS_A_DOSE.isdisjoint(codes))
         if not codes and not memory.notices and not memory.present:
             return
         self._hear_demands(codes, t_ms)
@@ -454,6 +457,8 @@ class Monitor:
         for kind, code in heard:
             words = assess.words_of_code(code)
             findings.present(kind, t_ms, f"The pump reports: {words}.", code=code)
+        if nameless:
+            return
         delivers = reading.state in (PumpState.RUNNING, PumpState.BOLUS)
         for kind, known in open_codes.items():
             for code in known:

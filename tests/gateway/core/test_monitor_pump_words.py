@@ -58,6 +58,80 @@ def test_the_pause_behind_an_occlusion_is_held_back_and_told_when_the_occlusion_
     )
 
 
+class TestAnAlarmWhoseNameCannotBeHad:
+    """A pump that says only that there is one, and a line on which the answer to "which?" is lost."""
+
+    @pytest.mark.parametrize("state", ["alarm", "paused", "running"])
+    def test_it_is_told_with_the_second_reading(self, state: str) -> None:
+        ward = live(
+            A_DAY_AT_10,
+            f"""
+            -0:10     idle
+             0:00     running  rate=10
+             1:00     {state}  rate=10  alarms=vendor:unknown
+             1:00:10  running  rate=10
+            """,
+            until="1:20",
+            phase_s=0,
+        )
+        must_be_told(ward, "1:00:05 pump_alarm\n1:00:10 pump_alarm end", within_s=0)
+
+    def test_once_between_two_readings_that_name_it_neither_begins_nor_ends_anything(self) -> None:
+        ward = live(
+            A_DAY_AT_10,
+            """
+            -0:10     idle
+             0:00     running  rate=10
+             1:00     alarm    alarms=occlusion_downstream
+             1:00:10  alarm    alarms=vendor:unknown
+             1:00:15  alarm    alarms=occlusion_downstream
+             1:05     running  rate=10
+            """,
+            until="2:00",
+            phase_s=0,
+        )
+        must_be_told(ward, "1:00 occlusion\n1:05 occlusion end")
+
+    def test_while_it_has_no_name_no_other_alarm_is_known_to_be_over(self) -> None:
+        ward = live(
+            A_DAY_AT_10,
+            """
+            -0:10     idle
+             0:00     running  rate=10
+             1:00     alarm    alarms=occlusion_downstream
+             1:01     alarm    alarms=vendor:unknown
+             1:02     running  rate=10
+            """,
+            until="2:00",
+            phase_s=0,
+        )
+        must_be_told(
+            ward,
+            """
+            1:00     occlusion
+            1:01:05  pump_alarm
+            1:02     pump_alarm end
+            1:02     occlusion end
+            """,
+        )
+
+    def test_at_the_end_of_a_dose_once_is_nothing(self) -> None:
+        ward = live(
+            THREE_DOSES,
+            """
+            -0:10     idle
+             0:00     running  rate=100
+             0:30     paused   alarms=empty
+             7:40     paused   alarms=vendor:unknown
+             7:40:05  paused   alarms=empty
+             7:50     idle
+            """,
+            until="7:59",
+            phase_s=0,
+        )
+        must_be_told(ward, "")
+
+
 def test_a_bag_that_is_empty_too_early_is_told_until_the_pump_delivers() -> None:
     ward = live(
         A_DAY_AT_10,
