@@ -106,6 +106,8 @@ class Promises:
         """What has come of them."""
         self._cards: dict[Home, _Card] = {}
         self._book: dict[str, tuple[Alert, int]] = {}
+        self._changed_ms: dict[str, int] = {}
+        """When each alert last became another revision: also one that is only answered, or resolved."""
         self._heard: dict[str, int | None] = {}
         self._heard_ms: dict[str, int] = {}
         self._interrupted_ms: int | None = None
@@ -168,6 +170,7 @@ class Promises:
                 self._book[alert.alert_id] = (alert, self._book[alert.alert_id][1])
                 continue
             self._changed(alert)
+            self._changed_ms[alert.alert_id] = self.world.now_ms
             sounded_ms = self._book[alert.alert_id][1] if alert.alert_id in self._book else 0
             if alert.reason in SOUNDS:
                 sounded_ms = self.world.now_ms
@@ -339,8 +342,7 @@ class Promises:
         assert world.home.engine is not None
         shown = {alert.alert_id: alert for alert in world.board.alerts}
         for alert_id, alert in world.home.engine.book.open.items():
-            decided_ms = max((ms for ms, one in self.told if one.alert_id == alert_id), default=0)
-            if world.now_ms - decided_ms < for_ms:
+            if world.now_ms - self._changed_ms.get(alert_id, 0) < for_ms:
                 continue
             known = shown.get(alert_id)
             if known is None:
