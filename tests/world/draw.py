@@ -42,7 +42,10 @@ EVERY_DAY = (
     home_life.lies_on_the_line,
     home_life.nurse_looks_after_the_pump,
 )
-"""What happens in homes and is no fault."""
+"""What happens in homes and is no fault.
+
+No change of the line is among them: the family drawn here has no word for priming, and says that it delivers.
+"""
 NOT_DRAWN = ("pc",)
 """Demand is seen in what the family drawn here does not say."""
 
