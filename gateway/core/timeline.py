@@ -142,10 +142,12 @@ class Timeline:
             return self._seen(moment, GapKind.RESTART, stepped_ms=0)
         # later than the last by as little as can be: nothing may be concluded from a length that is not known
         state.t_ms = t_ms + 1
+        # If one before was open still, only how long both were together becomes known.
+        alone = state.gap is not OpenGap.UNTIL_SYNCED
         state.gap = OpenGap.UNTIL_SYNCED
         was_dated = state.synced_utc_ms is not None
         instant = self._within_gap(moment, stepped_ms=0, t_ms=state.t_ms)
-        known = was_dated and instant.gap is GapKind.RESTART_RESOLVED
+        known = alone and was_dated and instant.gap is GapKind.RESTART_RESOLVED
         return structs.replace(instant, gap=GapKind.RESTART if known else GapKind.RESTART_UNKNOWN)
 
     def _within_gap(self, moment: Moment, stepped_ms: int, t_ms: int) -> Instant:

@@ -117,6 +117,13 @@ TIMETABLES = {
         ((10, "03:10:00", "u"), (100.002, None, UNKNOWN, 0)),
         ((15, "10:30:00", ""), (1900, "10:30:00", RESOLVED, 0)),
     ],
+    "of two gaps that become known together nobody knows which is how long": [
+        ((100, "10:00:00", ""), (100, "10:00:00", NONE, 0)),
+        ((20, "03:00:00", "u"), (100.001, None, UNKNOWN, 0)),
+        ((120, "03:01:40", "u"), (200.001, None, NONE, 0)),  # watched for a while, without a clock
+        ((20, "10:30:00", ""), (1900, "10:30:00", UNKNOWN, 0)),
+        ((25, "10:30:05", ""), (1905, "10:30:05", NONE, 0)),
+    ],
     "the gap before the first sync stays of unknown length, and then the schedule is anchored": [
         ((100, "03:00:00", "u"), (100, None, NONE, 0)),
         ((20, "03:00:00", "u"), (100.001, None, UNKNOWN, 0)),
