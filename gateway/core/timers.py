@@ -149,6 +149,11 @@ class Timers:
             allowed_ms = max(0, min(allowed_ms, left_ms))
         return occurrence.interrupted_t_ms + allowed_ms
 
+    def kvo_runs_too_long(self, t_ms: int) -> bool:
+        """Whether keep-vein-open has run for longer than it may (rule 4), however fast."""
+        up_t_ms = self._kvo_too_long_t_ms()
+        return up_t_ms is not None and up_t_ms <= t_ms
+
     def _kvo_too_long_t_ms(self) -> int | None:
         """When keep-vein-open will have run too long; ``None`` if it does not run, or may stay."""
         memory = self._case.memory

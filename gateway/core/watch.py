@@ -142,9 +142,10 @@ class Watch:
         memory = self.case.memory
         if memory.doing is not Doing.KVO or reading.rate_ml_h is None:
             return
-        memory.kvo_too_fast_readings = (
-            memory.kvo_too_fast_readings + 1 if reading.rate_ml_h > self.case.most_kvo_ml_h else 0
-        )
+        too_fast = reading.rate_ml_h > self.case.most_kvo_ml_h
+        memory.kvo_too_fast_readings = memory.kvo_too_fast_readings + 1 if too_fast else 0
+        if not too_fast and not self.timers.kvo_runs_too_long(t_ms):
+            self.case.findings.absent(Kind.KVO_TOO_LONG, t_ms, "Keep-vein-open runs as ordered again.")
         if memory.kvo_too_fast_readings >= CONFIRMING_READINGS:
             self.case.findings.present(
                 Kind.KVO_TOO_LONG,

@@ -447,6 +447,20 @@ def test_keep_vein_open_faster_than_ordered_is_told() -> None:
     must_be_told(ward, "1:00 kvo_too_long")
 
 
+def test_keep_vein_open_that_is_set_back_to_what_is_ordered_is_right_again_until_it_runs_too_long() -> None:
+    ward = live(
+        one_hour_at_100(),
+        """
+        -0:10  idle
+         0:00  running   rate=100
+         1:00  kvo       rate=5
+         1:05  kvo       rate=0.5
+        """,
+        until="1:32",
+    )
+    must_be_told(ward, "1:00 kvo_too_long\n1:05 kvo_too_long end\n1:30 kvo_too_long")
+
+
 def test_a_pump_without_the_state_kvo_runs_slowly_after_the_end() -> None:
     ward = live(
         one_hour_at_100(),
