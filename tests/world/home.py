@@ -120,7 +120,8 @@ class Home:
         """At which effect the power goes next, by its name (``_boundary``)."""
         self.cuts: list[tuple[int, int]] = []
         """When the power was cut, and how much telemetry was at risk then, both in ms."""
-        self.card_bad_since_ms: int | None = None
+        self._card_bad_since_ms: int | None = None
+        self._commits_when_good: int | None = None
         self.unset_since_ms: int | None = None
         self.losses = 0
         self.unplugged: set[str] = set()
@@ -186,6 +187,22 @@ class Home:
             if bed.pump not in self.unplugged:
                 self.soon(10, lambda pump=bed.pump: self._opened(pump))
         world.broker.gateway_comes(self)
+
+    def card_fails(self) -> None:
+        """From now on what happens is in memory only."""
+        if self.card_bad_since_ms is None:
+            self._card_bad_since_ms = self.world.now_ms
+        self._commits_when_good = None
+
+    def card_recovers(self) -> None:
+        """What was in memory goes to the card with the next commit or the one after it."""
+        self._commits_when_good = self.commits
+
+    @property
+    def card_bad_since_ms(self) -> int | None:
+        """From when on the card may lack what has happened."""
+        good = self._commits_when_good
+        return None if good is not None and self.commits >= good + 2 else self._card_bad_since_ms
 
     def cut_power(self) -> None:
         """What is not on the card is gone; what was under way to the world may or may not arrive."""

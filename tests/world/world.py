@@ -150,8 +150,10 @@ class World:
         home.card_refuses = card_ms is None
         self.card_ms = card_ms if card_ms is not None else self.card_ms
         self.card_was_bad_ms = self.now_ms
-        if home.card_bad_since_ms is None or (card_ms is not None and card_ms < BAD_CARD_MS):
-            home.card_bad_since_ms = self.now_ms if card_ms is None or card_ms >= BAD_CARD_MS else None
+        if card_ms is not None and card_ms < BAD_CARD_MS:
+            home.card_recovers()
+        else:
+            home.card_fails()
         self.promises.path_broke()
 
     def close(self) -> None:
