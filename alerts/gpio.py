@@ -69,15 +69,13 @@ class GpioPanel:
         self._refreshed_ms = self._now_ms()
 
     def serve(self, stopping: threading.Event, press: Callable[[Press], None]) -> None:
-        """Play until ``stopping`` or ``close``. Pins that fail end the panel, not the watch over the pump."""
+        """Play until ``stopping`` or ``close``; raises whatever the pins do. All is off then."""
         self._ended.clear()
         try:
             while not (stopping.is_set() or self._closed.is_set()):
                 wait_ms = self.step(press)
                 self._woken.wait(wait_ms / 1000)
                 self._woken.clear()
-        except Exception:
-            log.exception("the panel's pins fail: nothing is shown on it until the next start of the gateway")
         finally:
             self._dark()
             self._ended.set()

@@ -27,35 +27,13 @@ from gateway.inputs import (
 )
 from gateway.pump import PumpSetup
 from gateway.store import Store
+from tests.gateway.home import BEGINNING_UTC_MS, ORDER
 
 HOME = "h-bench"
 COLLECTOR = "main"
-BEGINNING_UTC_MS = 1_795_435_200_000
-"""2026-11-23T12:00:00Z."""
 RATE_ML_H = 60.0
-ORDER = f"""\
-format = "infusion-prescription/1"
-[patient]
-id = "P-1"
-[drug]
-name = "sodium chloride 0.9 %"
-[schedule]
-therapy = "continuous"
-start = 2026-11-23T12:00:00+00:00
-[[schedule.phase]]
-duration = "240h"
-rate_ml_h = {RATE_ML_H}
-[limits]
-tolerance_percent = 10.0
-[pump]
-model = "scripted"
-accuracy_percent = 5.0
-counter_ml = 0.001
-stroke_ml = 0.01
-ripple_ml = 0.005
-[bag]
-volume_ml = 20000.0
-"""
+"""That of the order."""
+TEN_DAYS = ORDER.replace('"12h"', '"240h"').replace("volume_ml = 1000.0", "volume_ml = 20000.0")
 
 
 class Days:
@@ -72,7 +50,7 @@ class Days:
         self._tokens = [f"p{number}" for number in range(1, pumps + 1)]
         self.store = Store(folder / "dripwatch.sqlite")
         restored = self.store.restore()
-        prescription = parse_order(ORDER)
+        prescription = parse_order(TEN_DAYS)
         self.engine = Engine(
             EngineSetup(
                 home=HOME,
@@ -87,8 +65,8 @@ class Days:
                         driver_status="bench",
                         serial_number=None,
                         prescription=prescription,
-                        prescription_text=ORDER,
-                        prescription_sha256=hashlib.sha256(ORDER.encode()).hexdigest(),
+                        prescription_text=TEN_DAYS,
+                        prescription_sha256=hashlib.sha256(TEN_DAYS.encode()).hexdigest(),
                     )
                     for pump in self._tokens
                 ),

@@ -439,7 +439,7 @@ class PanelParts(Protocol):
         """The gateway's loop has come round: what is shown holds."""
 
     def serve(self, stopping: threading.Event, press: Callable[[Press], None]) -> None:
-        """Play until it is to end: the body of a thread."""
+        """Play until it is to end: the body of a thread. Raises whatever the pins do."""
 
     def close(self) -> None:
         """Everything off, for good."""
@@ -529,7 +529,7 @@ class Gateway:
         if self._history is not None:
             self._threads.start("history", self._history.serve)
         if self._panel is not None:
-            self._threads.start("panel", partial(self._panel.serve, self._threads.stopping, self._press))
+            self._threads.start("panel", partial(self._serve_panel, self._panel))
         if self._broker is not None:
             self._broker.start()
         self._watchdog.ready()
@@ -590,6 +590,13 @@ class Gateway:
 
     def _heard_from_history(self, written_up_to: int | None, note: str | None) -> None:
         self._inbox.put(partial(HistoryAnswered, written_up_to=written_up_to, note=note))
+
+    def _serve_panel(self, panel: PanelParts) -> None:
+        """Pins that fail end the panel, not the watch over the pump."""
+        try:
+            panel.serve(self._threads.stopping, self._press)
+        except Exception:
+            log.exception("the panel's pins fail: nothing is shown on it until the next start of the gateway")
 
     def _press(self, press: Press) -> None:
         self._inbox.put(ButtonPressed if press is Press.SHORT else ButtonHeld)

@@ -165,8 +165,13 @@ def test_however_its_thread_ends_everything_is_off(bench, end):
     bench.panel.show(PanelSignal(green=True))
     green = bench.factory.pin(PINS["green"])
 
+    raised: list[Exception] = []
+
     def serve() -> None:
-        bench.panel.serve(stopping, lambda press: None)
+        try:
+            bench.panel.serve(stopping, lambda press: None)
+        except Exception as error:
+            raised.append(error)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -184,6 +189,7 @@ def test_however_its_thread_ends_everything_is_off(bench, end):
         bench.panel.show("no signal at all")
     thread.join(5)
     assert not thread.is_alive()
+    assert bool(raised) is (end == "a pin fails")
     assert bench.lit() == set()
 
 

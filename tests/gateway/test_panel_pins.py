@@ -86,6 +86,32 @@ def test_a_gateway_that_breaks_leaves_no_lamp_lit(folder, monkeypatch):
     assert not any(factory.pin(pin).state for pin in (*LAMPS, 18))
 
 
+def test_pins_that_fail_end_the_panel_and_not_the_watch_over_the_pump(folder, monkeypatch, caplog):
+    factory = MockFactory()
+    monkeypatch.setattr(Device, "pin_factory", factory)
+    looks: list[object] = []
+    gateway = compose(
+        parse_config(CONFIG + PANEL, folder),
+        observers=(lambda happened, effects: looks.append(happened),),
+    )
+    lamp = factory.pin(LAMPS[0])
+
+    def fails(*_: object) -> None:
+        raise OSError("the pins are gone")
+
+    thread = threading.Thread(target=lambda: gateway.run(handle_signals=False))
+    thread.start()
+    wait_until(lambda: lamp.state)
+    monkeypatch.setattr(lamp, "_set_state", fails)
+    wait_until(lambda: any("the panel's pins fail" in line for line in caplog.messages))
+    seen = len(looks)
+    wait_until(lambda: len(looks) > seen)
+    monkeypatch.undo()
+    gateway.stop()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
 def test_where_there_are_no_pins_the_gateway_says_so_and_goes_on(folder, monkeypatch, caplog):
     monkeypatch.setattr(Device, "pin_factory", None)
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "none-such")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.home import ORDER
 from tests.live.house import wait_until
 from tests.live.kills import STANDS_IN_THE_END, Home, Street, street
 
@@ -53,29 +54,6 @@ class WallClock:
         new.replace(self._file)
 
 
-ORDER = """\
-format = "infusion-prescription/1"
-[patient]
-id = "P-1"
-[drug]
-name = "sodium chloride 0.9 %"
-[schedule]
-therapy = "continuous"
-start = {start}
-[[schedule.phase]]
-duration = "12h"
-rate_ml_h = 60.0
-[limits]
-tolerance_percent = 10.0
-[pump]
-model = "scripted"
-accuracy_percent = 5.0
-counter_ml = 0.001
-stroke_ml = 0.01
-ripple_ml = 0.005
-[bag]
-volume_ml = 1000.0
-"""
 LATER_S = (12, 14)
 """Within this time of the script another alarm comes and goes."""
 
@@ -97,7 +75,8 @@ def watched(tmp_path: Path, needs_mosquitto: None) -> Iterator[tuple[Street, Hom
     """A home whose pump delivers as ordered, whose wall clock can be set; not started yet."""
     with street(tmp_path / "street", 0) as here:
         order = tmp_path / "prescription.toml"
-        order.write_text(ORDER.format(start=datetime.now(UTC).isoformat(timespec="seconds")))
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        order.write_text(ORDER.replace("2026-11-23T12:00:00+00:00", started))
         clock = WallClock(tmp_path / "shift")
         home = Home(
             tmp_path / "street" / "h-1", "h-1", here.broker.port, prescription=order, clock_trusted=False

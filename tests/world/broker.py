@@ -54,10 +54,6 @@ class Broker:
         self._arrives_ms = 0
         self._returns_ms = 0
 
-    @property
-    def gateway_connected(self) -> bool:
-        return self.gateway is not None
-
     # -- the gateway's side ----------------------------------------------------------------------------
 
     def gateway_comes(self, home: Home) -> None:
