@@ -102,7 +102,7 @@ class Doses:
                 delivered_ml = self._given_unseen(t_ms, elapsed_ms, delivered_ml, goes_on=goes_on)
             if goes_on:
                 self._deliver_outside(reading, t_ms, elapsed_ms, delivered_ml)
-            elif memory.next_number is not None or not self._interrupts_run(reading, t_ms):
+            elif self._case.due_times_are_judged() or not self._interrupts_run(reading, t_ms):
                 self._stop_run(t_ms)
         elif doing is Doing.DELIVERING:
             self._deliver(memory.occurrence, reading, t_ms)
@@ -120,7 +120,7 @@ class Doses:
             memory.kvo_since_t_ms = t_ms if memory.last_end_t_ms is None else memory.last_end_t_ms
 
     def _interrupts_run(self, reading: Reading, t_ms: int) -> bool:
-        """Before the clock was ever set no dose is known as such: what interrupts it does not end it."""
+        """While due times are not judged no dose is known as such: what interrupts it does not end it."""
         run = self._case.memory.run
         if run is None:
             return False
@@ -298,7 +298,7 @@ class Doses:
     def _stop_run(self, t_ms: int) -> None:
         memory = self._case.memory
         run, memory.run = memory.run, None
-        if run is not None and memory.next_number is None:
+        if run is not None and not self._case.due_times_are_judged():
             self._remember_undated(run)
         elif run is not None:
             if run.readings < CONFIRMING_READINGS and run.volume_ml > self._case.least_whole_ml:
@@ -421,7 +421,9 @@ class Doses:
         has_gap = bool(self._case.course.gap_ms(occurrence.number))
         if has_gap and delivered_ml is not None and self._stood(reading, elapsed_ms, delivered_ml):
             return self._was_over_when_it_stood(occurrence, t_ms)
-        tolerated_ml = self._case.course.volume_ml * limits.tolerance if has_gap else 0.0
+        # where the next follows at once, what a pump within its accuracy counts more is not yet of the next
+        share = limits.tolerance if has_gap else self._case.expected.accuracy
+        tolerated_ml = self._case.course.volume_ml * share
         surplus_ml = occurrence.delivered_ml - self._case.course.volume_ml
         return self._case.volume_in() and surplus_ml > tolerated_ml + self._case.expected.counter_ml
 
@@ -467,10 +469,10 @@ class Doses:
 
         Returns what is left: of KVO, let out by hand, or of the occurrence that goes on now.
         """
-        if self._case.memory.next_number is None:
+        if not self._case.due_times_are_judged():
             if not goes_on and delivered_ml >= self._case.least_whole_ml > 0:
                 ran_ms = self._case.course.tau_of_volume(delivered_ml)
-                self._remember_undated(Run(t_ms - elapsed_ms, 1, ran_ms, delivered_ml, t_ms))
+                self._remember_undated(Run(t_ms - elapsed_ms, 0, ran_ms, delivered_ml, t_ms))
             return delivered_ml
         limits = self._case.limits
         volume_ml = self._case.course.volume_ml
@@ -545,12 +547,7 @@ class Doses:
         if memory.next_number is not None or memory.schedule_offset_ms is None:
             return
         self._anchor_by_first(reading, t_ms)
-        for run in memory.undated:
-            self._date(run, t_ms)
-            if memory.occurrence is not None:
-                self.end(t_ms)
-                memory.last_end_t_ms = run.stopped_t_ms
-        memory.undated = []
+        self.date(t_ms, 0)
         if memory.run is not None and reading.state not in DELIVERING_STATES:
             run, memory.run = memory.run, None
             self._date(run, t_ms)
@@ -565,16 +562,46 @@ class Doses:
             assert memory.occurrence is not None, "just begun"
             memory.occurrence.interrupted_t_ms = run.stopped_t_ms
 
-    def forget_undated(self) -> None:
-        """The length of a gap before the clock was ever synced never becomes known.
+    def forget_dates(self) -> None:
+        """Nobody knows how long the gateway was gone, nor when what waits for a date was delivered.
 
-        So nothing before it can be dated: who watches begins anew after it (rule 5).
+        A gap before the clock was ever synced stays so: who watches begins anew after it (rule 5).
         """
         memory = self._case.memory
+        for run in memory.undated:
+            run.readings = 0
         if memory.next_number is None:
             memory.first_t_ms = None
             memory.run = None
             memory.undated = []
+
+    def date(self, t_ms: int, moved_ms: int) -> None:
+        """Date what was delivered within a gap, once its length is known.
+
+        ``moved_ms``: so much of it was added to the time just now. It lies before all that was seen since the
+        restart.
+        """
+        memory = self._case.memory
+        for run in memory.undated:
+            if run.readings:
+                run.since_t_ms += moved_ms
+            if run.stopped_t_ms is not None:
+                run.stopped_t_ms += moved_ms
+        if not self._case.due_times_are_judged():
+            return
+        undated, memory.undated = memory.undated, []
+        for run in undated:
+            if memory.occurrence is not None:
+                return
+            if not run.readings:
+                self._given_unseen(t_ms, t_ms - run.since_t_ms, run.volume_ml, goes_on=False)
+                continue
+            self._date(run, t_ms)
+            if memory.occurrence is not None:
+                self.end(t_ms)
+                memory.last_end_t_ms = run.stopped_t_ms
+            elif run.volume_ml >= self._case.least_whole_ml:
+                self._given_unscheduled(t_ms, t_ms - run.since_t_ms, run.volume_ml)
 
     def _anchor_by_first(self, reading: Reading, t_ms: int) -> None:
         """What was on when the pump was first heard, and which occurrence is the next."""

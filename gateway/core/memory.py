@@ -38,10 +38,11 @@ class Doing(StrEnum):
 
 
 class Run(Struct):
-    """Delivery outside an occurrence: too early, once more, or before the clock was ever synced."""
+    """Delivery outside an occurrence: too early, once more, or while due times are not judged."""
 
     since_t_ms: int
     readings: int = 0
+    """That showed it; 0: nobody knows any more when it was, only what the counter says."""
     delivering_ms: float = 0.0
     volume_ml: float = 0.0
     stopped_t_ms: int | None = None
@@ -123,7 +124,7 @@ class Memory(Struct, kw_only=True):
     paused with its volume in but for a rest."""
     run: Run | None = None
     undated: list[Run] = []
-    """What was delivered and had ended before the clock was ever synced, in order of time."""
+    """What was delivered and had ended while due times were not judged, in order of time."""
     last_begin_t_ms: int | None = None
     last_end_t_ms: int | None = None
     last_volume_in: bool = False

@@ -175,9 +175,12 @@ class Monitor:
         # what a gap of unknown length turns out to have added is time that nobody could see pass
         if watch is not None and instant.gap is not GapKind.RESTART_RESOLVED:
             watch.timers.run(t_ms, inclusive=not known)
+        moved_ms = instant.moved_ms if t_ms > self.memory.t_ms else 0
         self._take_time(instant)
         if watch is not None and instant.gap is GapKind.RESTART_UNKNOWN:
-            watch.forget_undated()
+            watch.forget_dates()
+        if watch is not None:
+            watch.date(t_ms, moved_ms)
         if reading is not None and known:
             if self._waiting is not None:
                 self._look_whether_programmed(reading, t_ms)

@@ -52,6 +52,8 @@ class Instant(Struct, frozen=True, kw_only=True):
     schedule_utc_ms: int | None
     """The wall clock that the schedule was anchored with; ``None`` until the clock has first been synced."""
     gap: GapKind = GapKind.NONE
+    moved_ms: int = 0
+    """How much of the time since the last instant is the length of a gap that has just become known."""
     stepped_ms: int = 0
     """By how much the wall clock was set since the last instant."""
 
@@ -148,7 +150,8 @@ class Timeline:
         was_dated = state.synced_utc_ms is not None
         instant = self._within_gap(moment, stepped_ms=0, t_ms=state.t_ms)
         known = alone and was_dated and instant.gap is GapKind.RESTART_RESOLVED
-        return structs.replace(instant, gap=GapKind.RESTART if known else GapKind.RESTART_UNKNOWN)
+        gap = GapKind.RESTART if known else GapKind.RESTART_UNKNOWN
+        return structs.replace(instant, gap=gap, moved_ms=0)
 
     def _within_gap(self, moment: Moment, stepped_ms: int, t_ms: int) -> Instant:
         """Its length is known when the clock is synced; the first step after that belongs to it as well."""
@@ -170,7 +173,9 @@ class Timeline:
             # continuous time cannot go back: the schedule follows the clock that is trusted now
             state.anchor_offset_ms = moment.utc_ms - t_ms
         state.gap = None if stepped_ms else OpenGap.UNTIL_STEPPED
-        return self._seen(moment, GapKind.RESTART_RESOLVED, stepped_ms=0)
+        return structs.replace(
+            self._seen(moment, GapKind.RESTART_RESOLVED, stepped_ms=0), moved_ms=max(0, moved_ms)
+        )
 
     def _seen(self, moment: Moment, gap: GapKind, stepped_ms: int) -> Instant:
         state = self.state

@@ -95,9 +95,14 @@ class Watch:
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h
 
-    def forget_undated(self) -> None:
-        """The gateway was restarted, and nobody knows how long it was gone (``Doses.forget_undated``)."""
-        self._doses.forget_undated()
+    def forget_dates(self) -> None:
+        """The gateway was restarted, and nobody knows how long it was gone (``Doses.forget_dates``)."""
+        self._doses.forget_dates()
+
+    def date(self, t_ms: int, moved_ms: int) -> None:
+        """The length of a gap may have become known by this instant (``Doses.date``)."""
+        if self.case.memory.undated:
+            self._doses.date(t_ms, moved_ms)
 
     def _deviates(self) -> bool:
         """Whether what the pump counts now is not what it usually does."""

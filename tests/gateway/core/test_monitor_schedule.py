@@ -1081,6 +1081,122 @@ class TestBeforeThereWasADate:
         must_be_told(ward, "")
 
 
+class TestInAGapWhoseLengthBecomesKnown:
+    """The gateway's machine was started anew, and its clock is right only some time later."""
+
+    def test_a_dose_given_whole_before_the_clock_is_right_is_the_one_that_was_due(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:30  idle
+            -0:20  silence
+            -0:10  idle      clock=unsynced  boot=anew
+             0:00  running   clock=unsynced  rate=100
+             1:00  idle      clock=unsynced
+             1:10  idle
+             2:00  running   rate=100
+             3:00  complete
+            """,
+            until="3:30",
+        )
+        must_be_told(
+            ward,
+            """
+            1:10  dose_started
+            1:10  dose_ended
+            2:00  dose_started
+            3:00  dose_ended
+            """,
+            info=True,
+        )
+
+    def test_doses_that_nobody_saw_were_given(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:10  idle
+            -0:01  silence
+             0:00  silence   rate=100
+             1:00  silence
+             2:00  silence   rate=100
+             3:00  silence
+             3:10  idle      clock=unsynced  boot=anew
+             3:20  idle
+            """,
+            until="3:50",
+        )
+        must_be_told(
+            ward,
+            """
+            3:20  dose_started
+            3:20  dose_ended
+            3:20  dose_started
+            3:20  dose_ended
+            """,
+            info=True,
+        )
+
+    def test_a_dose_that_was_not_due_is_told_when_it_is_known_that_it_was_not(self) -> None:
+        ward = live(
+            EVERY_8H,
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             1:00  complete
+             2:00  silence
+             2:10  idle      clock=unsynced  boot=anew
+             2:20  running   clock=unsynced  rate=100
+             3:20  idle      clock=unsynced
+             3:30  idle
+            """,
+            until="4:00",
+        )
+        must_be_told(ward, "3:30 unscheduled_delivery\n3:30 unscheduled_delivery end")
+
+    def test_over_a_second_restart_the_counter_says_still_that_it_was_given(self) -> None:
+        """How long the gateway was gone before the dose, and how long after it, nobody knows."""
+        ward = live(
+            EVERY_2H,
+            """
+            -0:30  idle
+            -0:20  silence
+            -0:10  idle      clock=unsynced  boot=anew
+             0:00  running   clock=unsynced  rate=100
+             1:00  idle      clock=unsynced
+             1:10  silence
+             1:20  idle      boot=anew
+            """,
+            until="1:40",
+        )
+        must_be_told(ward, "1:20 dose_started\n1:20 dose_ended", info=True)
+
+    def test_what_a_pump_within_its_accuracy_counts_more_is_not_yet_of_the_next_dose(self) -> None:
+        """One dose follows the other without a gap, and the gateway is off shortly before the first ends."""
+        ward = live(
+            DAY_AFTER_DAY,
+            """
+            -0:10  idle
+             0:00  running   rate=10  flow=10.3
+             1:46  silence   rate=10  flow=10.3
+             1:58  running   rate=10  flow=10.3  boot=anew
+             2:00  idle
+             2:04  running   rate=10
+            """,
+            until="2:20",
+        )
+        must_be_told(
+            ward,
+            """
+            0:00     dose_started
+            1:50:50  no_data
+            1:58     no_data end
+            2:00     dose_ended
+            2:04     dose_started
+            """,
+            info=True,
+        )
+
+
 class TestWhileNobodyLooked:
     def test_a_dose_begun_in_silence_is_no_missed_dose(self) -> None:
         ward = live(

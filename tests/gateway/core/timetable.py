@@ -15,6 +15,7 @@ five seconds and counts exactly what its rate gives, unless the row says otherwi
 ``vtbi``    volume to be infused
 ``clock``   ``unsynced``
 ``step``    the wall clock is set by so many minutes
+``boot``    the gateway's machine is started here (``boot=anew``)
 ``silence`` (in place of a state): no readings
 ``nocount`` readings without a volume
 
@@ -77,6 +78,7 @@ def play(ward: Ward, table: str, *, until: str, phase_s: int = 2) -> None:
     counter_ml = true_ml = seen_ml = 0.0
     sensor = None if ward.prescription is None else ward.prescription.sensor
     step_ms = 0
+    booted_s: int | None = None
     now_s = last_s = rows[0].at_s + phase_s
     done: set[int] = set()
     while now_s < seconds(until):
@@ -93,6 +95,8 @@ def play(ward: Ward, table: str, *, until: str, phase_s: int = 2) -> None:
                 true_ml += float(one.options.get("add", 0))
                 seen_ml += float(one.options.get("add", 0)) + float(one.options.get("jump", 0))
                 step_ms += round(float(one.options.get("step", 0)) * 60_000)
+                if "boot" in one.options:
+                    booted_s = one.at_s
             if flows_until_s > flowing_from_s:
                 true_ml += flow_ml_h(one) * (flows_until_s - flowing_from_s) / 3600
                 seen_ml_h = float(one.options.get("seen", flow_ml_h(one)))
@@ -103,7 +107,7 @@ def play(ward: Ward, table: str, *, until: str, phase_s: int = 2) -> None:
         if row.state != "silence":
             now_ms = now_s * 1000
             moment = Moment(
-                monotonic_ms=BOOT_MS + now_ms,
+                monotonic_ms=BOOT_MS + now_ms if booted_s is None else (now_s - booted_s) * 1000,
                 utc_ms=START_UTC_MS + now_ms + step_ms,
                 synced=row.options.get("clock") != "unsynced",
             )
