@@ -107,6 +107,8 @@ class Drawn:
                 if (one.pump == pump and one.kind in WIRE) or one.kind in silent
             ):
                 return True
+        if kind is Kind.BAG_EMPTY_SOON and _label_is_used_up(day, now_ms):
+            return True
         return any(
             kind in call.kinds and call.from_ms <= now_ms - LEAD_MS <= call.until_ms + AFTERMATH_MS
             for call in day.called
@@ -148,9 +150,38 @@ def _blinds(drawn: Drawn, mishap: Mishap) -> bool:
     busy_ms = [(one.pump, one.at_ms - 10 * MIN, one.by_ms + MIN) for one in drawn.deviations]
     for pump, day in drawn.days.items():
         busy_ms += [(pump, begin + LEAD_MS - 10 * MIN, end + LEAD_MS + 30 * MIN) for begin, end in day.busy]
+        if mishap.pump in ("", pump) and _hides_a_dose(day, mishap):
+            return True
     return any(
         (not mishap.pump or mishap.pump == pump) and mishap.at_ms <= end_ms and mishap.until_ms >= begin_ms
         for pump, begin_ms, end_ms in busy_ms
+    )
+
+
+def _label_is_used_up(day: Day, now_ms: int) -> bool:
+    """Whether what is written on a bag that is for many doses is used up: it holds more, and nobody knows."""
+    machine, order = day.patient.story.machine, day.patient.order
+    if machine.bag_ml is None or order.bag is None:
+        return False
+    true_share = 1 + float(str(day.machine["calibration_percent"])) / 100
+    in_a_bag = max(1, int(machine.bag_ml / (order.volume_ml * true_share)))
+    begun = sum(begin_ms + LEAD_MS <= now_ms for begin_ms, _ in day.doses)
+    from_this_bag = (begun - 1) % in_a_bag + 1
+    return in_a_bag > 1 and from_this_bag * order.volume_ml * true_share >= order.bag.volume_ml * 0.98
+
+
+def _hides_a_dose(day: Day, mishap: Mishap) -> bool:
+    """Whether a dose begins in this with a new bag, and counts to where the last one had ended.
+
+    The counter stands afterwards where it stood before: nobody can know that anything was given.
+    """
+    story = day.patient.story
+    if story.machine.bag_ml is None or story.machine.bag_ml >= 2 * story.program.vtbi_ml:
+        return False
+    return any(
+        mishap.at_ms <= begin_ms + LEAD_MS
+        and mishap.until_ms >= begin_ms + LEAD_MS + 0.8 * (end_ms - begin_ms)
+        for begin_ms, end_ms in day.doses[1:]
     )
 
 

@@ -227,7 +227,7 @@ def _clock_stepped(world: World, mishap: Mishap) -> Deed:
     home, by_ms = world.home, round(mishap.strength * S)
 
     def step(by_ms: int) -> None:
-        if not home.on:
+        if not home.on or not home.clock_is_set:
             # The length of a gap is told by the wall clock: it is not set wrong in the midst of one.
             world.after(10 * S, partial(step, by_ms))
             return

@@ -263,6 +263,8 @@ class Home:
         elif is_set:
             self.unset_since_ms = None
         self.clock_is_set = is_set
+        # seen before anything else befalls it: what two settings between two looks were cannot be told apart
+        self.put(Tick(moment=self.moment(), inbox_losses=self.losses))
 
     def unplug(self, pump: str) -> None:
         """The cable is drawn out of the gateway."""
