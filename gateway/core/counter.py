@@ -46,9 +46,9 @@ def delivered_across_fall(
 
     Rule (prescription page, section 2, "Counter"): (a) wrapped, if the highest allowed rate can have brought
     the old value to ``counter_wrap_ml`` and the new one fits; (b) reset, where that may be (the pump did not
-    deliver at one of the readings or between them, or they lie further apart than ``no_data_after``); (c)
-    unexplained: the new value was delivered if the set rate can have given it, else nothing is added. One
-    count is the uncertainty of every comparison.
+    deliver at one of the readings or between them, or they lie further apart than ``no_data_after``, or it is
+    not known how far); (c) unexplained: the new value was delivered if the set rate can have given it, else
+    nothing is added. One count is the uncertainty of every comparison.
     """
     if counter_wrap_ml is not None and previous_ml <= counter_wrap_ml:
         round_trip_ml = counter_wrap_ml - previous_ml + value_ml

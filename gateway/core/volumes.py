@@ -115,11 +115,13 @@ class Volumes:
     def _across_fall(self, previous_ml: float, value_ml: float, reading: Reading, t_ms: int) -> float:
         memory = self._case.memory
         carry = memory.carry
+        # a gap of which nobody knows the length may have been long enough for a reset
+        unseen = carry.length_unknown or carry.elapsed_ms > self._case.limits.no_data_after_ms
         delivered = delivered_across_fall(
             previous_ml,
             value_ml,
             elapsed_ms=carry.elapsed_ms,
-            may_be_reset=carry.stopped or carry.elapsed_ms > self._case.limits.no_data_after_ms,
+            may_be_reset=carry.stopped or unseen,
             counter_ml=self._case.expected.counter_ml,
             counter_wrap_ml=self._case.expected.counter_wrap_ml,
             # a pump within its accuracy may count more than it is set to

@@ -517,6 +517,24 @@ class TestClocks:
             ward.take(synced, counting(15.0 + second / 360))
         must_be_told(ward, "")
 
+    def test_a_counter_that_fell_over_a_restart_of_unknown_length_may_have_been_reset(self) -> None:
+        ward = Ward(A_DAY_AT_10)
+        play(ward, "-0:10 idle\n0:00 running rate=10", until="1:00")
+        ward.take(Moment(monotonic_ms=5_000, utc_ms=START_UTC_MS + 3_600_000, synced=False), counting(1.6))
+        must_be_told(ward, "0:00 dose_started\n1:00 counter_reset", info=True)
+
+    def test_a_counter_that_falls_after_such_a_restart_is_unexplained_as_ever(self) -> None:
+        ward = Ward(A_DAY_AT_10)
+        play(ward, "-0:10 idle\n0:00 running rate=10", until="1:00")
+        for second, volume_ml in ((0, 15.0), (5, 0.0)):
+            unsynced = Moment(
+                monotonic_ms=5_000 + second * 1000,
+                utc_ms=START_UTC_MS + 3_600_000 + second * 1000,
+                synced=False,
+            )
+            ward.take(unsynced, counting(volume_ml))
+        must_be_told(ward, "1:00 counter_reset_unexplained\n1:00 counter_reset_unexplained end")
+
 
 def counting(volume_ml: float) -> Reading:
     shown_ml = int(volume_ml * 100) / 100
