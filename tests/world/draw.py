@@ -17,6 +17,7 @@ from alerts import wire
 from alerts.condition import Kind
 from benchmarks import home_life
 from benchmarks.home_life import AFTERMATH_MS, Day, doses_of, patient_of, with_a_true_fault
+from drivers.reading import PumpAlarm
 from gateway.core.order import parse_order
 from simulator.faults import Fault, Mishaps
 from simulator.scenario import prescription_starting, regimen_names
@@ -48,6 +49,13 @@ No change of the line is among them: the family drawn here has no word for primi
 """
 NOT_DRAWN = ("pc",)
 """Demand is seen in what the family drawn here does not say."""
+
+NAMELESS = frozenset({"slow", "noisy_line", "lossy_line"})
+"""On such a wire a pump can be heard twice, and each time not be heard to name its alarm."""
+_NAMED_AGAIN_MS = 10 * S
+"""So long after it what was asked meanwhile has been answered, or given up."""
+LEAST_SHOWN_ML_H = 0.005
+"""The family drawn here shows a rate with two decimals. At less it says 0.00 mL/h, as one that stands."""
 
 
 @dataclass
@@ -97,6 +105,18 @@ class Drawn:
         if now_ms >= self.anything_from_ms.get(pump, self.length_ms):
             return True
         day = self.days[pump]
+        alarms = world.devices[pump].pump.truth_at(now_ms).alarms
+        if kind is Kind.BAG_EMPTY and PumpAlarm.EMPTY in alarms and self.begins_unset and now_ms < H:
+            # Alarms are judged, and without a date nobody knows of a dose whose volume could be in.
+            return True
+        if kind is Kind.PUMP_ALARM and alarms:
+            # That there is an alarm is heard, and the answer that names it is not.
+            until_ms = now_ms - _NAMED_AGAIN_MS
+            if any(
+                one.pump == pump and one.kind in NAMELESS and one.at_ms <= now_ms and one.until_ms >= until_ms
+                for one in self.mishaps
+            ):
+                return True
         if kind in (Kind.NO_DATA, Kind.GARBLED_LINK):
             # While the gateway is off nothing is heard either: prescription page, section 2, "Silence".
             after_ms = day.patient.order.limits.no_data_after_ms + 2 * MIN
@@ -219,8 +239,12 @@ def _draw_bed(drawn: Drawn, pump: str, chance: random.Random) -> None:
             drawn.anything_from_ms[pump] = begins_ms
         if injected is not None and not (drawn.begins_unset and begins_ms < H + 10 * MIN):
             # Without a date nobody knows what is due.
+            fault = day.faults[-1]
+            kinds = injected.kinds
+            if fault.kind == "wrong_rate" and patient.rate_ml_h * fault.strength < LEAST_SHOWN_ML_H:
+                kinds = frozenset({Kind.STOPPED_EARLY})
             drawn.deviations.append(
-                Deviation(pump=pump, words=injected.name, kinds=injected.kinds, at_ms=begins_ms, by_ms=by_ms)
+                Deviation(pump=pump, words=injected.name, kinds=kinds, at_ms=begins_ms, by_ms=by_ms)
             )
     start = wire.iso_utc(BEGINNING_UTC_MS + LEAD_MS).replace("Z", "+00:00")
     text = prescription_starting(patient.story.prescription_text, start)
