@@ -169,6 +169,8 @@ class _Turn:
         self.ended: dict[str, list[str]] = {}
         """Alerts of a pump that the limits of a new order no longer hold."""
         self.must_commit = False
+        self.gathers = False
+        """Telemetry that waits in groups is handed to the card."""
         self.open_changed = False
         self.connected = False
         """The broker has just been reached."""
@@ -1126,11 +1128,11 @@ class Engine:
                     pump.points.append(projections.point(change))
                     if pump.points_since_t_ms is None:
                         pump.points_since_t_ms = turn.t_ms
-        gather = self._telemetry_is_due(turn)
+        turn.gathers = self._telemetry_is_due(turn)
         for pump in self._pumps.values():
-            self._gather_telemetry(turn, pump, gather)
+            self._gather_telemetry(turn, pump, turn.gathers)
         if self.setup.history:
-            self._gather_history(turn, gather)
+            self._gather_history(turn, turn.gathers)
 
     def _telemetry_is_due(self, turn: _Turn) -> bool:
         """Of all pumps at once, so that one commit serves for all; while nobody hears us, only at the rate at
@@ -1138,6 +1140,8 @@ class Engine:
         """
         assert self._next_sign_of_life_t_ms is not None
         if turn.t_ms >= self._next_sign_of_life_t_ms or self._stopping_since_t_ms is not None:
+            return True
+        if self._is_urgent(turn) and turn.t_ms >= self._along_from_t_ms:
             return True
         return self._connected and any(
             pump.points_since_t_ms is not None and turn.t_ms - pump.points_since_t_ms >= TELEMETRY_EVERY_MS
@@ -1235,18 +1239,29 @@ class Engine:
             stop=stopped,
         )
 
-    def _commit(self, turn: _Turn) -> Commit | None:
-        urgent = (
+    def _is_urgent(self, turn: _Turn) -> bool:
+        """Whether something must be on the card at once."""
+        return (
             bool(turn.alerts)
             or bool(turn.urgent_pumps)
             or self._outbox.must_commit(connected=self._connected)
             or turn.must_commit
         )
+
+    @property
+    def _along_from_t_ms(self) -> int:
+        """From when on a commit takes along what need not be written at once."""
         assert self._next_sign_of_life_t_ms is not None
-        if not urgent and turn.t_ms < self._next_sign_of_life_t_ms:
+        return self._next_sign_of_life_t_ms - SIGN_OF_LIFE_EVERY_MS + SIGN_OF_LIFE_ALONG_AFTER_MS
+
+    def _commit(self, turn: _Turn) -> Commit | None:
+        assert self._next_sign_of_life_t_ms is not None
+        if not self._is_urgent(turn) and turn.t_ms < self._next_sign_of_life_t_ms:
             return None
-        along_from_t_ms = self._next_sign_of_life_t_ms - SIGN_OF_LIFE_EVERY_MS + SIGN_OF_LIFE_ALONG_AFTER_MS
-        periodic = turn.t_ms >= along_from_t_ms or self._stopping_since_t_ms is not None
+        # Without the telemetry that waits it is none of these: that would wait for another whole time.
+        periodic = turn.gathers and (
+            turn.t_ms >= self._along_from_t_ms or self._stopping_since_t_ms is not None
+        )
         if periodic:
             self._next_sign_of_life_t_ms = turn.t_ms + SIGN_OF_LIFE_EVERY_MS
         lanes = self._outbox.take_changes()
