@@ -122,7 +122,8 @@ class Home:
         """When the power was cut, and how much telemetry was at risk then, both in ms."""
         self._card_bad_since_ms: int | None = None
         self._commits_when_good: int | None = None
-        self.unset_since_ms: int | None = None
+        self._unset_since_ms: int | None = None
+        self._commits_when_set: int | None = None
         self.losses = 0
         self.unplugged: set[str] = set()
         self.started_ms = 0
@@ -204,6 +205,12 @@ class Home:
         good = self._commits_when_good
         return None if good is not None and self.commits >= good + 2 else self._card_bad_since_ms
 
+    @property
+    def unset_since_ms(self) -> int | None:
+        """From when on what has happened may wait for a date, and be nowhere but in memory."""
+        dated = self._commits_when_set
+        return None if dated is not None and self.commits >= dated + 2 else self._unset_since_ms
+
     def cut_power(self) -> None:
         """What is not on the card is gone; what was under way to the world may or may not arrive."""
         if self._switch_off():
@@ -259,9 +266,10 @@ class Home:
         """The wall clock is set, or said to be wrong."""
         self.clock_error_ms = error_ms
         if not is_set and self.clock_is_set:
-            self.unset_since_ms = self.world.now_ms
-        elif is_set:
-            self.unset_since_ms = None
+            self._unset_since_ms = self.world.now_ms
+            self._commits_when_set = None
+        elif is_set and not self.clock_is_set:
+            self._commits_when_set = self.commits
         self.clock_is_set = is_set
         # seen before anything else befalls it: what two settings between two looks were cannot be told apart
         self.put(Tick(moment=self.moment(), inbox_losses=self.losses))

@@ -118,6 +118,8 @@ class Promises:
         self._beat_ms: int | None = None
         self._subscribed_ms = 0
         self._seen_points: set[tuple[str, Lane, int]] = set()
+        self._came_from_card: dict[tuple[str, str, int], bool] = {}
+        """Of each point that has come, whether it first came from the card and not out of memory."""
         self._may_send = {bed.pump: families.find(bed.family).may_send for bed in world.beds}
         world.after(LOOKS_EVERY_MS, self._look)
 
@@ -295,6 +297,7 @@ class Promises:
             raise Broken(f"number {number.seq} of {number.lane} comes twice, with different content")
         if first == content and number.lane is Lane.TELEMETRY and key not in self._seen_points:
             self._seen_points.add(key)
+            on_card = any(number.store == card.store for card in self._cards.values())
             telemetry = wire.decode(message.payload, wire.Telemetry)
             place = wire.parse_topic(message.topic)
             assert place is not None and place.pump is not None
@@ -302,8 +305,12 @@ class Promises:
                 assert point.uptime_s is not None
                 taken = (telemetry.boot, place.pump, round(point.uptime_s * S))
                 self.points[taken] += 1
+                # One that left out of memory has no receipt from before a power cut: the next start says it
+                # again, from the card.
+                again = on_card != self._came_from_card.setdefault(taken, on_card)
                 self._keeps(
-                    self.points[taken] == 1, f"the point of {taken} has come {self.points[taken]} times"
+                    self.points[taken] == (2 if again else 1),
+                    f"the point of {taken} has come {self.points[taken]} times",
                 )
 
     def board_turned(self) -> None:
