@@ -85,3 +85,21 @@ def test_what_was_given_up_for_want_of_room_is_told_once_when_somebody_hears_it(
     assert told["message"].startswith("7 batches of readings were given up")
     assert arrived == 1_000 - 7 * 100
     assert [topic.topic for topic in home.messages("event")] == ["dripwatch/v1/h-1/up/pump/gateway/event"]
+
+
+@pytest.mark.parametrize("alarm_s", range(10, 100, 10))
+def test_no_reading_waits_longer_than_a_minute_for_the_card_whenever_an_alert_is_written(tmp_path, alarm_s):
+    home = Home(tmp_path)
+    home.plug_in()
+    taken: list[int] = []
+    for second in range(0, 110, EVERY_S):
+        alarm = "occlusion_downstream" if second >= alarm_s else ""
+        home.hear(f"state=running rate_ml_h=60 volume_ml={second} alarms={alarm}")
+        taken.append(home.now_ms)
+        home.wait(EVERY_S)
+    cut_ms = home.now_ms
+    home.cut_power()
+    home.start()
+    came = drain(home)
+    points = [point for message in came if message["lane"] == "telemetry" for point in message["points"]]
+    assert len(points) >= sum(cut_ms - at_ms > 60_000 for at_ms in taken)
