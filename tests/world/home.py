@@ -91,6 +91,7 @@ class Card:
                 return
             home.store.commit(waiting)
             home.commits += 1
+            home.on_card(waiting)
             home.world.promises.committed(home, waiting)
             if home.power_goes("written"):
                 return
@@ -133,6 +134,9 @@ class Home:
         self._next_wake = 0
         self.name = name
         self._cut_last = False
+        self._stop_asked = False
+        self._stop_number: int | None = None
+        self._stop_on_card = False
 
     @property
     def on(self) -> bool:
@@ -152,6 +156,7 @@ class Home:
         restored = self.store.restore()
         assert restored.set_aside is None
         self._card = Card(self)
+        self._stop_asked, self._stop_number, self._stop_on_card = False, None, False
         self.losses = 0
         self.engine = Engine(
             EngineSetup(
@@ -217,7 +222,8 @@ class Home:
             now_ms = self.world.now_ms
             since_ms = [ms for ms in (self.card_bad_since_ms, self.unset_since_ms) if ms is not None]
             self.cuts.append((now_ms, AT_RISK_MS + now_ms - min(since_ms, default=now_ms)))
-            self._cut_last = True
+            # A stop that is on the card was one, whenever the power goes after it.
+            self._cut_last = not self._stop_on_card
             self.world.promises.power_cut(self)
 
     @property
@@ -238,7 +244,12 @@ class Home:
     def stop(self) -> None:
         """A clean stop."""
         if self.on:
+            self._stop_asked = True
             self.put(StopRequested(moment=self.moment()))
+
+    def on_card(self, commit: Commit) -> None:
+        """The card holds this; what was decided after a stop was asked for says that it was a clean one."""
+        self._stop_on_card = self._stop_number is not None and commit.number >= self._stop_number
 
     def moment(self) -> Moment:
         return Moment(
@@ -340,6 +351,8 @@ class Home:
 
     def commit(self, commit: Commit) -> None:
         self.world.promises.decided(self, commit)
+        if self._stop_asked and self._stop_number is None:
+            self._stop_number = commit.number
         self._boundary("commit")
         self._card.take(commit)
 

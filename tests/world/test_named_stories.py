@@ -47,6 +47,25 @@ def test_a_power_cut_in_the_midst_of_a_commit_is_itself_reported(tmp_path, place
     told_once_and_completely(world)
 
 
+@pytest.mark.parametrize(
+    ("place", "interrupted"), [("commit", True), ("writing", True), ("written", False), ("", False)]
+)
+def test_a_power_cut_in_the_midst_of_a_clean_stop_is_reported_until_the_stop_is_on_the_card(
+    tmp_path, place, interrupted
+):
+    world = World(tmp_path, "occlusion")
+    world.home.power_on()
+    world.run_for(8)
+    world.home.cut_at = place or None
+    world.home.stop()
+    world.run_until(lambda: not world.home.on, within_s=60)
+    assert world.home.cut_last == interrupted
+    world.after(5_000, world.home.power_on)
+    world.run_for(60)
+    assert bool(world.board.of_kind("monitoring_interrupted")) == interrupted
+    told_once_and_completely(world)
+
+
 def test_the_receipt_of_an_old_store_another_collector_or_a_retained_one_releases_nothing(tmp_path):
     world = World(tmp_path, "occlusion")
     world.home.power_on()
