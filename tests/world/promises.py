@@ -307,7 +307,7 @@ class Promises:
                 self.points[taken] += 1
                 # One that left out of memory has no receipt from before a power cut: the next start says it
                 # again, from the card.
-                again = on_card != self._came_from_card.setdefault(taken, on_card)
+                again = not self._came_from_card.setdefault(taken, on_card) and on_card
                 self._keeps(
                     self.points[taken] == (2 if again else 1),
                     f"the point of {taken} has come {self.points[taken]} times",
