@@ -298,12 +298,14 @@ class Doses:
     def _stop_run(self, t_ms: int) -> None:
         memory = self._case.memory
         run, memory.run = memory.run, None
-        if run is not None and not self._case.due_times_are_judged():
-            self._remember_undated(run)
-        elif run is not None:
+        if run is None:
+            return
+        if self._case.due_times_are_judged():
             if run.readings < CONFIRMING_READINGS and run.volume_ml > self._case.least_whole_ml:
                 self._given_unscheduled(t_ms, t_ms - run.since_t_ms + self._case.poll_ms, run.volume_ml)
-            self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
+        elif not self._case.findings.is_present(Kind.UNSCHEDULED_DELIVERY):  # what was told is not told again
+            self._remember_undated(run)
+        self._case.findings.absent(Kind.UNSCHEDULED_DELIVERY, t_ms, "The pump has stopped.")
 
     def _remember_undated(self, run: Run) -> None:
         undated = self._case.memory.undated
@@ -562,12 +564,13 @@ class Doses:
             assert memory.occurrence is not None, "just begun"
             memory.occurrence.interrupted_t_ms = run.stopped_t_ms
 
-    def forget_dates(self) -> None:
+    def forget_dates(self, t_ms: int) -> None:
         """Nobody knows how long the gateway was gone, nor when what waits for a date was delivered.
 
         A gap before the clock was ever synced stays so: who watches begins anew after it (rule 5).
         """
         memory = self._case.memory
+        memory.restarted_t_ms = t_ms
         for run in memory.undated:
             run.readings = 0
         if memory.next_number is None:
@@ -582,13 +585,15 @@ class Doses:
         restart.
         """
         memory = self._case.memory
-        for run in memory.undated:
-            if run.readings:
+        restarted_t_ms = memory.restarted_t_ms
+        for run in (*memory.undated, *([] if memory.run is None else [memory.run])):
+            if restarted_t_ms is not None and run.since_t_ms >= restarted_t_ms:
                 run.since_t_ms += moved_ms
             if run.stopped_t_ms is not None:
                 run.stopped_t_ms += moved_ms
         if not self._case.due_times_are_judged():
             return
+        memory.restarted_t_ms = None
         undated, memory.undated = memory.undated, []
         for run in undated:
             if memory.occurrence is not None:
@@ -602,6 +607,9 @@ class Doses:
                 memory.last_end_t_ms = run.stopped_t_ms
             elif run.volume_ml >= self._case.least_whole_ml:
                 self._given_unscheduled(t_ms, t_ms - run.since_t_ms, run.volume_ml)
+        if memory.run is not None and memory.run.stopped_t_ms is not None:
+            run, memory.run = memory.run, None
+            self._date(run, t_ms)
 
     def _anchor_by_first(self, reading: Reading, t_ms: int) -> None:
         """What was on when the pump was first heard, and which occurrence is the next."""

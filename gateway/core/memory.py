@@ -125,6 +125,8 @@ class Memory(Struct, kw_only=True):
     run: Run | None = None
     undated: list[Run] = []
     """What was delivered and had ended while due times were not judged, in order of time."""
+    restarted_t_ms: int | None = None
+    """After a gap of unknown length, until its length is known: when the gateway began to watch again."""
     last_begin_t_ms: int | None = None
     last_end_t_ms: int | None = None
     last_volume_in: bool = False

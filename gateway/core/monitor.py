@@ -177,9 +177,9 @@ class Monitor:
             watch.timers.run(t_ms, inclusive=not known)
         moved_ms = instant.moved_ms if t_ms > self.memory.t_ms else 0
         self._take_time(instant)
-        if watch is not None and instant.gap is GapKind.RESTART_UNKNOWN:
-            watch.forget_dates()
         if watch is not None:
+            if instant.gap is GapKind.RESTART_UNKNOWN:
+                watch.forget_dates(t_ms)
             watch.date(t_ms, moved_ms)
         if reading is not None and known:
             if self._waiting is not None:

@@ -205,13 +205,21 @@ class Volumes:
         if delivered_ml is not None:
             self._test(occurrence, delivered_ml, t_ms, reading)
 
-    def bring_run_forward(self, reading: Reading, elapsed_ms: int, delivered_ml: float | None) -> None:
+    def bring_run_forward(
+        self, reading: Reading, elapsed_ms: int, delivered_ml: float | None, length_known: bool
+    ) -> None:
         """The same outside an occurrence: only how long and how much."""
         memory = self._case.memory
-        if memory.run is not None:
-            ends = (memory.doing is Doing.DELIVERING) + (reading.state in DELIVERING_STATES)
-            memory.run.delivering_ms += elapsed_ms * ends / 2
-            memory.run.volume_ml += delivered_ml or 0.0
+        run = memory.run
+        if run is not None:
+            before_ml = run.volume_ml
+            run.volume_ml += delivered_ml or 0.0
+            if length_known:
+                ends = (memory.doing is Doing.DELIVERING) + (reading.state in DELIVERING_STATES)
+                run.delivering_ms += elapsed_ms * ends / 2
+            else:
+                tau_of_volume = self._case.course.tau_of_volume
+                run.delivering_ms += tau_of_volume(run.volume_ml) - tau_of_volume(before_ml)
         if delivered_ml is not None:
             self._boluses.outside(delivered_ml, memory.carry.elapsed_ms)
             memory.carry = _carry_from(reading)

@@ -83,7 +83,7 @@ class Watch:
                 memory.occurrence, reading, t_ms, elapsed_ms, delivered_ml, length_known
             )
         else:
-            self.volumes.bring_run_forward(reading, elapsed_ms, delivered_ml)
+            self.volumes.bring_run_forward(reading, elapsed_ms, delivered_ml, length_known)
         # of what was given before anybody looked nothing is known
         dosed_ml = 0.0 if memory.first_t_ms is None and delivered_ml else delivered_ml
         self._doses.anchor(reading, t_ms)
@@ -95,13 +95,13 @@ class Watch:
         memory.pump_state = reading.state
         memory.rate_ml_h = reading.rate_ml_h
 
-    def forget_dates(self) -> None:
+    def forget_dates(self, t_ms: int) -> None:
         """The gateway was restarted, and nobody knows how long it was gone (``Doses.forget_dates``)."""
-        self._doses.forget_dates()
+        self._doses.forget_dates(t_ms)
 
     def date(self, t_ms: int, moved_ms: int) -> None:
         """The length of a gap may have become known by this instant (``Doses.date``)."""
-        if self.case.memory.undated:
+        if self.case.memory.restarted_t_ms is not None:
             self._doses.date(t_ms, moved_ms)
 
     def _deviates(self) -> bool:

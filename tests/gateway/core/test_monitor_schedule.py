@@ -1153,6 +1153,61 @@ class TestInAGapWhoseLengthBecomesKnown:
         )
         must_be_told(ward, "3:30 unscheduled_delivery\n3:30 unscheduled_delivery end")
 
+    def test_a_dose_that_is_paused_when_the_clock_is_right_goes_on_where_it_stood(self) -> None:
+        ward = live(
+            EVERY_2H,
+            """
+            -0:30  idle
+            -0:20  silence
+            -0:10  idle      clock=unsynced  boot=anew
+             0:00  running   clock=unsynced  rate=100
+             0:45  paused    clock=unsynced
+             0:50  paused
+             0:53  running   rate=100
+             1:08  complete
+            """,
+            until="1:30",
+        )
+        must_be_told(ward, "0:50 dose_started\n1:08 dose_ended", info=True)
+
+    def test_the_time_between_two_doses_has_the_gap_in_it(self) -> None:
+        ward = live(
+            order(
+                head='every = "2h"\ntimes = 4\n',
+                phases='[[schedule.phase]]\nduration = "1h"\nvolume_ml = 100.0\n',
+                tail=f'[limits]\n{LIMITS}\nmin_interval = "90min"\n[pump]\n{PUMP}',
+            ),
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             1:00  complete
+             1:10  silence
+             1:58  idle      clock=unsynced  boot=anew
+             2:00  running   clock=unsynced  rate=100
+             2:05  running   rate=100
+             3:00  complete
+            """,
+            until="3:30",
+        )
+        must_be_told(ward, "")
+
+    def test_what_was_told_as_not_due_before_the_gap_is_not_told_again_after_it(self) -> None:
+        ward = live(
+            EVERY_8H,
+            """
+            -0:10  idle
+             0:00  running   rate=100
+             1:00  complete
+             2:00  running   rate=100
+             2:10  silence   rate=100
+             2:14  running   rate=100  clock=unsynced  boot=anew
+             3:30  idle      clock=unsynced
+             3:40  idle
+            """,
+            until="4:00",
+        )
+        must_be_told(ward, "2:00 unscheduled_delivery\n3:30 unscheduled_delivery end")
+
     def test_over_a_second_restart_the_counter_says_still_that_it_was_given(self) -> None:
         """How long the gateway was gone before the dose, and how long after it, nobody knows."""
         ward = live(
